@@ -77,10 +77,13 @@ class WorkerCommands:
         """Stop what `up` started. The data stays."""
         from worker.stack.control import stop_stack  # noqa: PLC0415 - loads the stack
         from worker.stack.paths import StackPaths  # noqa: PLC0415 - the same
+        from worker.stack.pidfile import supervisor_of  # noqa: PLC0415 - the same
 
         output, settings = self.output, read_settings(self.output)
         paths = StackPaths(settings.home)
         with exit_on_error(output):
+            if supervisor_of(paths):
+                output.note(f"Stopping. Jobs that still run have {settings.drain} s to end.")
             # Stops the servers that a killed supervisor left running, too.
             stopped = stop_stack(paths, drain=settings.drain)
         output.note(f"Stopped {', '.join(stopped)}." if stopped else f"Nothing is running in {paths.home}.")

@@ -18,6 +18,7 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
 
 if TYPE_CHECKING:
+    from justenough.adapters.configuration.settings import Settings
     from worker.provisioning.admin_client import AppliedWrite
     from worker.provisioning.people_source import ReadPeople
     from worker.provisioning.plan import PlannedWrite
@@ -57,7 +58,7 @@ class ProvisioningCommands:
         from worker.provisioning.setup import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-        settings = read_settings(self.output, exit_code=EXIT_FAILED)
+        settings = self._read_settings(exit_code=EXIT_FAILED)
         with exit_on_error(self.output):
             planned = plan_vault(vault_to_set_up(settings))
         print_plan(self.output, planned, command="justenough vault apply")
@@ -76,7 +77,7 @@ class ProvisioningCommands:
         from worker.provisioning.setup import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-        settings = read_settings(self.output)
+        settings = self._read_settings()
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
             target = vault_to_set_up(settings)
             # Nobody shares an embedded Vault.
@@ -95,7 +96,7 @@ class ProvisioningCommands:
         from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
         from worker.provisioning.setup import export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
-        output, settings = self.output, read_settings(self.output)
+        output, settings = self.output, self._read_settings()
         with exit_on_error(output, invalid_input=EXIT_USAGE):
             files = export_vault(settings, form)
         try:
@@ -129,7 +130,7 @@ class ProvisioningCommands:
         if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
             output.write_message(f"--data-scope {wrong}: write KEY=VALUE")
             raise typer.Exit(EXIT_USAGE)
-        given = read_settings(output)
+        given = self._read_settings()
         settings, environment = embedded_inputs(given) or (given, os.environ)
         scope = {key: value for key, _, value in (pair.partition("=") for pair in pairs)}
         with exit_on_error(output, invalid_input=EXIT_USAGE):
@@ -155,7 +156,7 @@ class ProvisioningCommands:
         from worker.provisioning.people_sync import plan_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-        settings = read_settings(self.output, exit_code=EXIT_FAILED)
+        settings = self._read_settings(exit_code=EXIT_FAILED)
         with exit_on_error(self.output):
             people, vault = read_people_source(file, scim, token_file, group or ()), vault_to_set_up(settings)
             planned = plan_people(vault.settings, people, admin_token=vault.admin_token, remove=remove)
@@ -177,12 +178,21 @@ class ProvisioningCommands:
         from worker.provisioning.people_sync import sync_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
-        settings = read_settings(self.output)
+        settings = self._read_settings()
         with exit_on_error(self.output, invalid_input=EXIT_USAGE):
             people, vault = read_people_source(file, scim, token_file, group or ()), vault_to_set_up(settings)
             applied = sync_people(vault.settings, people, admin_token=vault.admin_token, remove=remove)
         self._note_ignored(people)
         print_applied(self.output, applied)
+
+    def _read_settings(self, *, exit_code: int = EXIT_USAGE) -> Settings:
+        """Return the settings. Says so on stderr if no configuration folder is set, so that it is the example shop's."""
+        from justenough.adapters.configuration.example_shop import fallback_notice  # noqa: PLC0415 - its package loads pydantic
+
+        settings = read_settings(self.output, exit_code=exit_code)
+        if "config" not in settings.model_fields_set:
+            self.output.note(fallback_notice())
+        return settings
 
     def _note_ignored(self, people: ReadPeople) -> None:
         if people.ignored_groups:

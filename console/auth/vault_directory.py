@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_login
+from justenough.adapters.vault import Vault, VaultDenied, VaultLoginDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY, signing_key
@@ -31,7 +31,7 @@ class VaultRightMissing(RetryLater):
 
 
 def _with_login(call: Callable[Concatenate[Any, P], V], *, what: str = "people") -> Callable[Concatenate[ConsoleVault, P], V]:
-    """Return a method of `Vault` as one that logs in if necessary. It raises VaultRightMissing if Vault refuses.
+    """Return a method of `Vault` as one that logs in if necessary. It raises VaultRightMissing if Vault refuses, RetryLater if the login is denied.
 
     `what`: what the console may then not read; `{}` stands for the method's first argument.
     """
@@ -46,6 +46,9 @@ def _with_login(call: Callable[Concatenate[Any, P], V], *, what: str = "people")
                     self.keep_alive()
                     self._ready = True
             return call(self, *args, **named)
+        except VaultLoginDenied as error:
+            message = "the console cannot log in to Vault"
+            raise RetryLater(message, remedy=str(error)) from error
         except (VaultDenied, VaultRefused) as error:
             raise VaultRightMissing(
                 f"Vault does not let the console read {what.format(*args)}; run `justenough vault setup` to give it the right"

@@ -177,8 +177,16 @@ def print_error(error: JustEnoughError, subject: str = "") -> Failure:
     for problem in failure.problems:
         terminal.write_message(f"  {problem}")
     if failure.hint:
-        terminal.write_message(failure.hint)
+        terminal.write_message(_hint_for_profile(failure))
     return failure
+
+
+def _hint_for_profile(failure: Failure) -> str:
+    """Return the failure's hint. Logging in again keeps the profile that the command line names, rather than replacing another login."""
+    profile = current_options().profile
+    if profile is None or not isinstance(failure, NotLoggedIn):
+        return failure.hint
+    return failure.hint.replace("justenough login", f"justenough login --profile {profile}", 1)
 
 
 def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callable[[list[T]], None]) -> None:

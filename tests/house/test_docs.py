@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from justenough.adapters.configuration.scaffold.new_resource import KINDS
 from justenough.domain.catalog.provisioned_sql import find_unqualified_calls
 
 ROOT = Path(__file__).parents[2]
@@ -157,6 +158,19 @@ def test_every_make_target_that_a_document_names_exists() -> None:
         return targets - set(TARGETS)
 
     assert find_in_files(unknown_targets) == {}
+
+
+def test_the_documents_show_the_newest_revision_of_the_store() -> None:
+    newest = max(file.name[:4] for file in (ROOT / "justenough/adapters/store/migrations/versions").glob("[0-9]*.py"))
+    shown = find_in_files(lambda document: re.findall(r"\brevision (\d{4})\b", document.read_text()), (ROOT / "docs").rglob("*.md"))
+
+    assert {revision for revisions in shown.values() for revision in revisions} == {newest}
+
+
+def test_the_page_about_resources_shows_a_url_of_each_kind() -> None:
+    page = (ROOT / "docs/how-to/add-resource.md").read_text()
+
+    assert [kind for kind, form in KINDS.items() if f"| `{kind}` | `{form.example}`" not in page] == []
 
 
 def test_no_document_has_a_to_do_note() -> None:

@@ -14,8 +14,12 @@ from typer.testing import CliRunner, Result
 
 from console.cli.root_group import build_program
 from justenough.adapters.configuration.settings import Settings
+from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
+from tests.support.tls_vault import serve_tls_vault
+from worker.provisioning.admin_client import AdminClient, VaultNotReady
 from worker.stack.doctor.servers import clock_findings
+from worker.stack.doctor.vault import vault_findings
 from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 from worker.stack.seed import shop_environment
@@ -138,6 +142,20 @@ def test_a_clock_that_differs_from_vaults_is_found(seconds: int) -> None:
         (finding,) = clock_findings(Settings(vault_addr=vault.address), now=lambda: time.time() + seconds)
 
     assert finding.level == ("ok" if seconds == 0 else "missing")
+
+
+def test_a_vault_that_speaks_tls_while_we_do_not_ends_no_examination(tmp_path: Path) -> None:
+    with serve_tls_vault(tmp_path) as vault:
+        plain = vault.address.replace("https:", "http:")
+        assert list(clock_findings(Settings(vault_addr=plain), now=time.time)) == []
+        (found,) = vault_findings(plain, token=Secret("s.token"))
+        with pytest.raises(VaultNotReady, match=r"speaks TLS: write VAULT_ADDR with https://"), AdminClient(plain, Secret("s.token")):
+            pass
+        told = CliRunner().invoke(
+            build_program(), ["whoami"], env={"VAULT_ADDR": plain, "VAULT_TOKEN": "s.token", "JUSTENOUGH_CONSOLE_URL": plain}
+        )
+    assert (found.what, found.level, found.found) == ("vault", "missing", f"{plain} speaks TLS")
+    assert told.stderr == f"error: Vault at {plain} speaks TLS\nWrite its address with https://\n"
 
 
 def test_a_console_logs_where_it_listens(whole: Stack) -> None:

@@ -26,7 +26,7 @@ import httpx
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import write_private
 from justenough.adapters.vault.connection import forwarding_headers, parse_answer
-from justenough.adapters.vault.errors import CHECK_ADDRESS
+from justenough.adapters.vault.errors import CHECK_ADDRESS, is_plain_http_refused
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater
 from justenough.domain.core.secret import Secret, why_no_token
 from worker.provisioning.compare import covers, has_changed
@@ -216,6 +216,8 @@ class AdminClient:
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
             message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
+        if is_plain_http_refused(answer.status_code, answer.content):
+            raise VaultNotReady(f"Vault at {self.address} speaks TLS: write VAULT_ADDR with https://.")
         if parse_answer(answer.status_code, answer.content) is None:
             raise VaultNotReady(f"{method} {path}: {answer.status_code}: {self.address} does not answer as Vault does; {CHECK_ADDRESS}.")
         self._http.timeout = httpx.Timeout(REQUEST_TIMEOUT_S)

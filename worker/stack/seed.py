@@ -88,8 +88,11 @@ def vault_to_set_up(settings: Settings) -> VaultTarget:
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
     token = admin_token()
-    if token is None or settings.named_vault_addr is None:
+    if settings.named_vault_addr is None:
         message = "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN (an administrator's), or start the embedded Vault: justenough up --detach"
+        raise GiveUp(message)
+    if token is None:
+        message = f"set VAULT_TOKEN to an administrator's token for {settings.named_vault_addr}"
         raise GiveUp(message)
     return VaultTarget(settings, token)
 

@@ -26,6 +26,14 @@ PAGE_SIZE = 1000
 MAX_PAGES_TO_FILL = 20
 POSITION_BEYOND_END = 2**53
 """A position that no ledger reaches."""
+LIST_COMMANDS = {
+    "job": "job list",
+    "request": "request list --all",
+    "credential": "credential list",
+    "delegation": "delegation list",
+    "schedule": "schedule list",
+}
+"""The command that lists the items of which the API knows none with an id."""
 RETRY_DELAY_S = 0.5
 """Seconds before an idempotent call is repeated."""
 
@@ -182,9 +190,15 @@ class ConsoleApiClient:
             about = detail.partition(":")[0] if ":" in detail else "request"
             detail = problem_summary("options" if about.startswith("query.") else about, problems)
         number = answer.headers.get(REQUEST_ID_HEADER) if answer.status_code >= 500 else None
-        hint = f"The console's log has more, at request id {number}" if number else ""
+        hint = f"The console's log has more, at request id {number}" if number else _list_hint(detail)
         return Failure(detail, code=EXIT_CODE_BY_STATUS.get(answer.status_code, ExitCode.FAILURE), problems=problems, hint=hint)
 
 
 def _without_none(query: Mapping[str, Any]) -> Json:
     return {name: value for name, value in query.items() if value is not None}
+
+
+def _list_hint(detail: str) -> str:
+    """Return how to list the items if the API's answer is that there is none with an id, such as a placeholder; empty for other answers."""
+    missing = re.match(r"there is no (\w+) (?!named )", detail)
+    return f"List them: justenough {LIST_COMMANDS[missing[1]]}" if missing and missing[1] in LIST_COMMANDS else ""

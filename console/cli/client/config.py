@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from console.cli.errors import Failure, WrongUsage
-from justenough.adapters.configuration.example_shop import example_shop
+from console.cli.render.output import note
+from justenough.adapters.configuration.example_shop import example_shop, fallback_notice
 
 if TYPE_CHECKING:
     from justenough.adapters.configuration.folder import ConfigSet
@@ -55,8 +56,11 @@ def home() -> Path:
 
 
 def config_folder() -> Path:
-    """Return the configuration folder: catalog, tiers and policies."""
-    return Path(setting("config", "JUSTENOUGH_CONFIG") or example_shop()).expanduser()
+    """Return the configuration folder: catalog, tiers and policies. Says so on stderr if none is set, so that it is the example shop's."""
+    if chosen := setting("config", "JUSTENOUGH_CONFIG"):
+        return Path(chosen).expanduser()
+    note(fallback_notice())
+    return example_shop()
 
 
 def load_config(folder: Path) -> ConfigSet:

@@ -90,6 +90,8 @@ def to_unreachable(server: str, address: str, error: httpx.TransportError, *, au
         hint = f"Set {authority} to a file with the CA that signed its certificate, or use an address that is in the certificate"
     elif is_loopback(address):
         hint = LOOPBACK_HINT
+    elif address.startswith("http:") and isinstance(error, httpx.ReadError | httpx.WriteError):
+        hint = "If it speaks TLS, write its address with https://"
     else:
         hint = "Check that it runs, and that this machine reaches it. Your profiles and their servers: justenough profile list"
     return Unreachable(f"{server} at {address} does not answer ({reason})", hint=hint)

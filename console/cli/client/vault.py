@@ -138,6 +138,8 @@ class PersonVaultClient:
             answer = self._http.request(method, path, json=body, headers=headers, params=params)
         except httpx.TransportError as error:
             raise to_unreachable("Vault", self.address, error, authority="VAULT_CACERT") from error
+        if answer.status_code == 400 and "HTTP request to an HTTPS server" in answer.text:
+            raise Failure(f"Vault at {self.address} speaks TLS", hint="Write its address with https://")
         if answer.status_code == 404 and "namespace not found" in answer.text:
             raise Failure(f"Vault at {self.address} has no namespace {self._namespace}", hint="Correct VAULT_NAMESPACE")
         return answer

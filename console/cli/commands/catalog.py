@@ -75,7 +75,12 @@ def add_resource(
     ],
     name: Annotated[str, typer.Argument(metavar="NAME", help="The resource's name: lower-case letters, digits and -.")],
     url: Annotated[
-        str, typer.Option("--url", metavar="URL", help="The resource's address, without a password: postgresql://HOST/DATABASE.")
+        str,
+        typer.Option(
+            "--url",
+            metavar="URL",
+            help="The resource's address, without a password, such as postgresql://HOST/DATABASE. For other kinds: docs/how-to/add-resource.md.",
+        ),
     ],
     *,
     title: Annotated[str | None, typer.Option("--title", metavar="TEXT", help="The title that people see; default: the name.")] = None,

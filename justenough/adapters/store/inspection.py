@@ -24,6 +24,8 @@ class PostgresReport:
     role: str
     server_version: tuple[int, ...]
     is_encrypted: bool
+    is_verified: bool
+    """Whether the server had to show a certificate for its name."""
     is_local: bool
     """Whether the server is on this machine."""
     is_direct: bool
@@ -58,6 +60,7 @@ def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreR
             role=role,
             server_version=tuple(map(int, engine.dialect.server_version_info or ())),
             is_encrypted=bool(driver.pgconn.ssl_in_use),
+            is_verified=any((option.keyword, option.val) == (b"sslmode", b"verify-full") for option in driver.pgconn.info),
             is_local=host in LOCAL_HOSTS or host.startswith("/"),
             is_direct=connection.info[SESSION].is_direct,
             is_read_only=bool(is_read_only.scalar_one()),

@@ -4,7 +4,15 @@ Decides nothing, and keeps no secret longer than the call that needs it.
 """
 
 from justenough.adapters.vault.client import IssuedSecret, JobToken, Vault
-from justenough.adapters.vault.errors import ConnectionRefused, UnknownHandle, VaultDenied, VaultRefused, VaultSealed, VaultUnavailable
+from justenough.adapters.vault.errors import (
+    ConnectionRefused,
+    UnknownHandle,
+    VaultDenied,
+    VaultLoginDenied,
+    VaultRefused,
+    VaultSealed,
+    VaultUnavailable,
+)
 
 __all__ = [
     "ConnectionRefused",
@@ -13,6 +21,7 @@ __all__ = [
     "UnknownHandle",
     "Vault",
     "VaultDenied",
+    "VaultLoginDenied",
     "VaultRefused",
     "VaultSealed",
     "VaultUnavailable",

@@ -22,10 +22,11 @@ from requests.adapters import HTTPAdapter
 
 from justenough.adapters.vault.errors import (
     CHECK_ADDRESS,
-    PLAIN_HTTP_TO_TLS,
     VaultDenied,
+    VaultLoginDenied,
     VaultRefused,
     VaultUnavailable,
+    is_plain_http_refused,
     refusal,
     unreachable,
 )
@@ -230,7 +231,7 @@ class VaultConnection:
             response = adapter.request(method, f"/v1/{path}", raise_exception=False, **options)
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
-        if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
+        if is_plain_http_refused(response.status_code, response.content):
             raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS", remedy="write VAULT_ADDR with https://")
         answer = parse_answer(response.status_code, response.content)
         if answer is None:
@@ -254,7 +255,7 @@ class VaultConnection:
                 with self._login_session(login) as session:
                     answer = self.call(self._adapter(None, session, read_timeout_s=read_timeout_s), "post", where, body)
             except (VaultDenied, VaultRefused) as error:
-                raise VaultDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
+                raise VaultLoginDenied(f"Vault refused the login: {WRONG_LOGIN[login.method]} ({error})") from error
             auth = (answer or {}).get("auth") or {}
             if not auth.get("client_token"):
                 raise VaultRefused(f"Vault has no login at {where}")
@@ -269,7 +270,7 @@ class VaultConnection:
         return made
 
     def _secret_id(self, login: AppRoleLogin) -> str:
-        """Return the secret id, unwrapped once for each wrapping token. Raises VaultDenied if that is no longer possible."""
+        """Return the secret id, unwrapped once for each wrapping token. Raises VaultLoginDenied if that is no longer possible."""
         if login.secret_id is not None:
             return login.secret_id.get_secret_value()
         if login.secret_id_file is not None:
@@ -280,7 +281,7 @@ class VaultConnection:
             try:
                 data = (self.call(self.adapter(Secret(wrapping)), "post", "sys/wrapping/unwrap", {}) or {}).get("data") or {}
             except (VaultDenied, VaultRefused) as error:
-                raise VaultDenied(
+                raise VaultLoginDenied(
                     "the wrapped secret id cannot be unwrapped: it has expired, somebody else has unwrapped it, or an answer to us was lost; "
                     "revoke it, and find out in Vault's audit log who has unwrapped it"
                 ) from error

@@ -54,12 +54,21 @@ class VaultDenied(GiveUp):
     """The token has no permission for this call."""
 
 
+class VaultLoginDenied(VaultDenied):
+    """Vault refused our own login, or its login file cannot be used."""
+
+
 class VaultRefused(GiveUp):
     """Vault understood the call and rejected it."""
 
 
 class UnknownHandle(VaultRefused):
     """Vault knows no such lease or accessor."""
+
+
+def is_plain_http_refused(status: int, content: bytes) -> bool:
+    """Whether a server that speaks TLS answers that we do not."""
+    return status == 400 and content.startswith(PLAIN_HTTP_TO_TLS)
 
 
 def unreachable(address: str, error: BaseException) -> VaultUnavailable:

@@ -15,6 +15,7 @@ import psycopg
 import pytest
 from sqlalchemy.exc import DBAPIError
 
+from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store import Store, StoreRightsMissing, StoreUnavailable
 from justenough.adapters.store.engine import UnusableUrl, open_database, read_transaction, write_transaction
 from justenough.adapters.store.postgres_connection import LINK_LIMITS, PasswordFile
@@ -30,6 +31,7 @@ from tests.adapters.store.conftest import (
 )
 from tests.adapters.store.event_samples import JOB, submission
 from tests.support.tls_authority import create_authority
+from worker.stack.doctor.store import store_findings
 
 pytestmark = pytest.mark.servers
 PATIENCE_S = 60
@@ -95,6 +97,17 @@ def test_the_store_is_used_with_tls_and_the_password_from_a_file(secured: Secure
         report = store.inspect().postgres
     assert report is not None
     assert (report.role, report.is_encrypted, report.missing_rights, report.may_change_ledger) == (RUNTIME_ROLE, True, (), False)
+
+
+@pytest.mark.parametrize("mode, is_verified", [("require", False), ("verify-full", True)])
+def test_the_check_says_whether_the_server_was_verified(secured: SecuredServer, mode: str, *, is_verified: bool) -> None:
+    found = {finding.what: finding for finding in store_findings(Settings(database_url=secured.url("first-password", sslmode=mode)))}
+
+    assert found["TLS"].level == "ok"
+    assert ("and the server verified" in found["TLS"].found, "only sslmode=verify-full" in found["TLS"].found) == (
+        is_verified,
+        not is_verified,
+    )
 
 
 def test_a_rotated_password_is_read_at_the_next_connection(secured: SecuredServer, tmp_path: Path) -> None:

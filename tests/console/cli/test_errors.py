@@ -12,10 +12,12 @@ import sys
 import webbrowser
 from pathlib import Path
 
+import httpx
 import pytest
 
 from console.cli.client import api, oidc
 from console.cli.client.config import ServerAddresses
+from console.cli.client.http_client import to_unreachable
 from console.cli.client.vault import PersonVaultClient
 from console.cli.errors import Unreachable
 from console.cli.options import DEFAULT_OPTIONS, run_with_options
@@ -196,7 +198,7 @@ def test_every_command_says_how_to_log_in_if_nobody_is_logged_in(alone: Cli) -> 
     for arguments in EVERY:
         done = alone.run(*arguments)
         assert (done.exit_code, done.stdout) == (4, ""), arguments
-        assert done.stderr.splitlines() == ["error: you are not logged in", "Log in: justenough login"]
+        assert done.stderr.splitlines() == ["error: you are not logged in", "Log in: justenough login --profile ops"]
 
 
 def test_a_vault_that_does_not_answer_is_named_with_how_to_start_it(alone: Cli) -> None:
@@ -492,3 +494,13 @@ def test_a_home_that_is_no_folder_is_an_error_without_a_traceback(alone: Cli, co
     assert done.stderr.startswith("error: ")
     assert "Not a directory" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("error", [httpx.ReadError("[Errno 104] Connection reset by peer"), httpx.WriteError("[Errno 32] Broken pipe")])
+def test_a_connection_without_tls_that_breaks_off_may_need_tls(error: httpx.TransportError) -> None:
+    plain, secure = (
+        to_unreachable("Vault", f"{scheme}://vault.example:8200", error, authority="VAULT_CACERT").hint for scheme in ("http", "https")
+    )
+
+    assert plain == "If it speaks TLS, write its address with https://"
+    assert secure.startswith("Check that it runs")

@@ -206,7 +206,7 @@ def test_waiting_ends_if_the_login_does(cli: Cli) -> None:
         }
         done = cli.run("job", "watch", WHOLE_ID, "--console-url", console.address)
 
-    assert (done.exit_code, done.stderr) == (4, "error: your login has ended\nLog in: justenough login\n")
+    assert (done.exit_code, done.stderr) == (4, "error: your login has ended\nLog in: justenough login --profile ops\n")
 
 
 @pytest.mark.servers

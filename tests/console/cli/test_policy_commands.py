@@ -42,6 +42,24 @@ def test_a_policy_check_of_the_shop_has_no_findings(alone: Cli) -> None:
     assert found["policies"] == sorted(found["policies"])
 
 
+def test_policies_of_the_shop_are_named_as_such_where_no_configuration_folder_is_set(
+    alone: Cli, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = f"No configuration folder is set here, so this uses the example shop's: {SHOP}"
+    (tmp_path / "justenough.toml").write_text(f'config = "{folder}"\n')
+    monkeypatch.chdir(tmp_path)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    commands = (("policy", "test"), ("policy", "explain", "billing:write"), ("catalog", "check"))
+
+    here = [alone.run(*words, env={"JUSTENOUGH_CONFIG": ""}) for words in commands]
+    monkeypatch.chdir(elsewhere)
+    there = [alone.run(*words, env={"JUSTENOUGH_CONFIG": ""}) for words in commands]
+
+    assert [said in done.stderr for done in here] == [False] * 3
+    assert [done.stderr.splitlines()[0] for done in there] == [said] * 3
+
+
 def test_a_policy_check_reports_its_findings_and_exits_with_1(alone: Cli, folder: Path) -> None:
     edit_file(folder, "policies/reads.cedar", "resource.sensitivity == 3 && context.approved_tier >= 2", "resource.sensitivity == 4")
 

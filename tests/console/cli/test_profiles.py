@@ -85,8 +85,20 @@ def test_a_missing_profile_is_reported_with_the_existing_ones(alone: Cli) -> Non
     assert done.exit_code == 4
     assert done.stderr.splitlines() == [
         "error: there is no profile nobody",
-        "Log in: justenough login. Or use a profile (lead, ops): --profile NAME, justenough profile use NAME",
+        "Log in: justenough login --profile nobody. Or use a profile (lead, ops): --profile NAME, justenough profile use NAME",
     ]
+
+
+def test_whoever_must_log_in_again_is_told_to_keep_the_profile_that_they_named(alone: Cli) -> None:
+    save(alone, "lead", expires=1)
+    env = {"VAULT_ADDR": VAULT, "JUSTENOUGH_CONSOLE_URL": CONSOLE}
+
+    named = alone.run("job", "list", who="lead", env=env)
+    alone.run("profile", "use", "lead", who="")
+    chosen = alone.run("job", "list", who="", env=env)
+
+    assert named.stderr.splitlines() == ["error: your login has expired", "Log in: justenough login --profile lead"]
+    assert chosen.stderr.splitlines() == ["error: your login has expired", "Log in: justenough login"]
 
 
 @pytest.mark.parametrize("expires", ["soon", [], {}])

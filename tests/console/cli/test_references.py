@@ -71,6 +71,7 @@ def test_a_text_that_refers_to_no_job_is_reported_as_not_found(cli: Cli, text: s
 
     assert (done.exit_code, done.stdout) == (5, "")
     assert f"there is no job {text}" in done.stderr
+    assert done.stderr.endswith("\nList them: justenough job list\n")
 
 
 @pytest.mark.parametrize("text", [".", ".."])

@@ -53,7 +53,7 @@ def test_a_schedule_is_run_now_once_per_idempotency_key_and_shows_its_jobs(cli: 
 @pytest.mark.parametrize(
     "words, who, code, why",
     [
-        (("show", "weekly"), "ops", 5, "there is no schedule weekly"),
+        (("show", "weekly"), "ops", 5, "there is no schedule weekly\nList them: justenough schedule list\n"),
         (("pause", NAME), "ops", 2, "--reason is required"),
         (("pause", NAME, "--reason", "x"), "auditor", 6, "needs one of the groups: ops"),
         (("run", NAME), "lead", 6, "needs one of the groups: ops"),

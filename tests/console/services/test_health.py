@@ -220,6 +220,18 @@ async def test_a_console_that_nobody_has_used_yet_logs_in_to_vault_to_check_it(s
     assert [(check.ok, check.detail) for check in report.checks if check.name == "vault"] == [(True, "")]
 
 
+async def test_a_console_whose_login_file_cannot_be_used_is_not_ready_and_names_the_file(
+    served: Served, gateway: TemporalGateway, tmp_path: Path
+) -> None:
+    unreadable = ConsoleVault(served.console.deps.settings.model_copy(update={"console_approle": tmp_path}))
+    async with httpx.AsyncClient(trust_env=False, verify=NO_TLS) as client:
+        report = await HealthMonitor(replace(served.console.deps, vault=unreadable), gateway, client).report()
+    unreadable.close()
+    (vault,) = (check for check in report.checks if check.name == "vault")
+    reason = f"{tmp_path} cannot be read (Is a directory); only this process's user must be able to"
+    assert (vault.ok, vault.detail) == (False, f"the console cannot log in to Vault; {reason}")
+
+
 async def test_a_store_that_takes_no_writes_is_not_ready_though_it_answers_reads(
     served: Served, looking: HealthMonitor, monkeypatch: pytest.MonkeyPatch
 ) -> None:

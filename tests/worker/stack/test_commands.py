@@ -20,12 +20,13 @@ import yaml
 from typer.testing import CliRunner, Result
 
 from console.cli.root_group import build_program
+from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import write_private
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
 from tests.support.tls_authority import create_authority
 from tests.worker.stack.conftest import LIFELINE
-from worker.stack.control import stop_stack
+from worker.stack.control import start_detached, stop_stack
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz, findings
@@ -72,6 +73,16 @@ def test_status_as_json_without_a_stack_reports_that_none_is_running(tmp_path: P
     done = run("status", "-o", "json")
     assert done.exit_code == 1
     assert json.loads(done.stdout) == {"home": str(tmp_path / "home"), "running": False, "supervisor": None, "children": [], "alarms": []}
+
+
+def test_down_says_before_it_waits_how_long_jobs_have_to_end(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    start_detached(Settings(home=home, config=SHOP), only=("model",), provision=False)
+    try:
+        done = run("down")
+    finally:
+        stop_stack(StackPaths(home))
+    assert done.stderr.splitlines() == ["Stopping. Jobs that still run have 30 s to end.", "Stopped model."]
 
 
 @pytest.mark.parametrize(
@@ -299,10 +310,25 @@ def test_a_damaged_stack_file_is_reported_with_a_remedy_that_works(tmp_path: Pat
     assert not (tmp_path / "home" / "stack.json").exists()
 
 
-def test_vault_setup_without_a_vault_says_what_to_set() -> None:
+def test_vault_setup_without_a_vault_or_a_token_says_what_to_set(monkeypatch: pytest.MonkeyPatch) -> None:
     done = run("vault", "setup")
     assert (done.exit_code, done.stdout) == (1, "")
     assert "set VAULT_ADDR (or vault_addr in justenough.toml) and VAULT_TOKEN" in done.stderr
+    monkeypatch.setenv("VAULT_ADDR", "https://vault.example:8200")
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(SHOP))
+    lacks_token = run("vault", "setup")
+    assert (lacks_token.exit_code, lacks_token.stderr) == (
+        1,
+        "error: set VAULT_TOKEN to an administrator's token for https://vault.example:8200\n",
+    )
+
+
+def test_vault_setup_names_the_example_shops_folder_only_if_it_uses_it(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    said = f"No configuration folder is set here, so this uses the example shop's: {SHOP}\n"
+    monkeypatch.chdir(tmp_path)
+    assert said in run("vault", "setup").stderr
+    monkeypatch.setenv("JUSTENOUGH_CONFIG", str(tmp_path))
+    assert said not in run("vault", "setup").stderr
 
 
 def test_vault_setup_with_a_wrong_catalog_lists_each_problem_on_a_line_and_is_a_usage_error(

@@ -78,7 +78,8 @@ def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
             "writes", "missing", "the server refuses writes: it is a standby, or set to read only", "Name the primary server."
         )
     if postgres.is_encrypted:
-        yield DoctorFinding("TLS", "ok", "the connection is encrypted; only sslmode=verify-full also verifies the server")
+        extent = "and the server verified" if postgres.is_verified else "but only sslmode=verify-full also verifies the server"
+        yield DoctorFinding("TLS", "ok", f"the connection is encrypted, {extent}")
     elif postgres.is_local:
         yield DoctorFinding("TLS", "ok", "not needed: the server is on this machine")
     else:

@@ -15,6 +15,7 @@ import httpx
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.connection import forwarding_headers, parse_answer
+from justenough.adapters.vault.errors import is_plain_http_refused
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
@@ -62,6 +63,9 @@ def vault_findings(
             base_url=f"{address.rstrip('/')}/v1/", headers=headers, verify=verify, timeout=REQUEST_TIMEOUT_S, trust_env=False
         ) as vault:
             health = vault.get("sys/health", params={"standbyok": "true"}, headers=ROOT_NAMESPACE)
+            if is_plain_http_refused(health.status_code, health.content):
+                yield DoctorFinding("vault", "missing", f"{address} speaks TLS", "Write VAULT_ADDR with https://.")
+                return
             facts = parse_answer(health.status_code, health.content)
             if facts is None or "sealed" not in facts:
                 text = f"{address} does not answer as Vault does (status {health.status_code})"
