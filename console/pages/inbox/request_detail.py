@@ -204,7 +204,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
         return _reason(partial(why_approval_refused, deps, caller, view, terms))
 
     no_glass = refusal(action, break_glass=True) if may_break_glass else ""
-    less = [name for name in resource.actions if name.rank < action.rank] if resource and not why_not else []
+    less = [name for name in resource.actions if name.rank < action.rank] if resource and not (why_not or view.call) else []
     return RequestRights(
         answer=not why_not,
         why_not=why_not,

@@ -593,6 +593,19 @@ async def test_an_approval_can_be_withdrawn(served: Served, logged_in: LogIn, re
     assert (signed["statement"]["decision"], signed["statement"]["reason"]) == ("withdraw", "a mistake")
 
 
+@pytest.mark.parametrize("call", [None, {"tool": "refund-order", "arguments": {"order_id": 7}}])
+async def test_a_lesser_action_can_be_approved_but_not_for_a_single_call(
+    served: Served, logged_in: LogIn, call: dict[str, Any] | None
+) -> None:
+    request = served.record_request((await served.launch())["id"], call=call)
+    page = await (await logged_in("lead")).open(f"/inbox/{request['id']}")
+    assert ('name="action"' in page.text) is (call is None)
+    lesser = served.people["lead"].decision(request, {"action": "read"})
+    answer = await served.post(f"/requests/{request['id']}/decisions", "lead", lesser, headers={"If-Match": request["digest"]})
+    refused = (answer.status_code, "the call needs write: allow that, or deny it" in answer.text)
+    assert refused == ((202, False) if call is None else (422, True)), answer.text
+
+
 async def test_the_approval_of_one_call_can_be_withdrawn_and_the_page_says_that_no_call_is_undone(served: Served, logged_in: LogIn) -> None:
     call = {"tool": "refund-order", "arguments": {"order_id": 7, "amount": 12.5}}
     request = served.record_request((await served.launch())["id"], call=call)
