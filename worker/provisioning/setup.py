@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from justenough.adapters.configuration.regular_file import MAX_FILE_BYTES, read_regular_file
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
@@ -15,7 +16,7 @@ from justenough.domain.catalog.loader import CATALOG_FILE, issue_paths, provisio
 from justenough.domain.catalog.models import Catalog, VaultWrite
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
-from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER, fill_scope
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
@@ -207,9 +208,11 @@ def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Ite
 
 def _read_file(path: Path, purpose: str) -> bytes:
     try:
-        return path.read_bytes()
+        content = read_regular_file(path, max_bytes=MAX_FILE_BYTES)
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+    raise_problems(path.name, (Problem("", f"{path} has more than {MAX_FILE_BYTES:,} bytes"),) if len(content) > MAX_FILE_BYTES else ())
+    return content
 
 
 def require_control_groups(vault: AdminClient) -> None:

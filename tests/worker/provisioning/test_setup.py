@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from justenough.adapters.configuration.regular_file import MAX_FILE_BYTES
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
@@ -346,6 +348,18 @@ def test_a_mount_that_is_tuned_differently_is_reported_with_its_values(empty: Em
 
 def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
+        shop.setup(config=tmp_path)
+
+
+def test_a_catalog_that_never_ends_is_refused(shop: Shop, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    os.mkfifo(catalog)
+    with pytest.raises(InvalidInput, match="cannot be read: not a regular file; set JUSTENOUGH_CONFIG"):
+        shop.setup(config=tmp_path)
+    catalog.unlink()
+    with catalog.open("wb") as large:
+        large.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(InvalidInput, match="has more than 4,194,304 bytes"):
         shop.setup(config=tmp_path)
 
 
