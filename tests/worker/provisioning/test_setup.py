@@ -363,6 +363,18 @@ def test_a_catalog_that_never_ends_is_refused(shop: Shop, tmp_path: Path) -> Non
         shop.setup(config=tmp_path)
 
 
+def test_a_field_of_a_role_that_vault_does_not_know_is_named(empty: Emptied, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "      revocation_statements: [", "      revocation_statement: [")
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    role, note = "database/roles/orders-admin", "Vault ignores revocation_statement, which a role here does not have: check the spelling"
+    first, second = (next(write for write in empty.apply() if write.path == role) for _ in range(2))
+    assert (first, second) == (AppliedWrite(role, WriteOutcome.CREATED, note), AppliedWrite(role, WriteOutcome.UNCHANGED, note))
+    planned = {write.path: (write.outcome, write.note) for write in empty.plan() if write.note.startswith("Vault ignores ")}
+    assert planned[role] == (WriteOutcome.UNCHANGED, note)
+    assert all(path.startswith("database/roles/") for path in planned)
+    assert f"unchanged {role}  ({note})" in empty.command("vault", "plan").stdout
+
+
 def test_the_seeded_keys_are_distinct_and_not_placeholders(shop: Shop) -> None:
     paths = [f"kv/data/tenants/{tenant}/{name}" for tenant in ("acme", "globex") for name in ("helpdesk", "helpdesk-write", "export")]
     tokens = [str(shop.admin.read_data(path)["data"]) for path in paths]
