@@ -203,6 +203,15 @@ def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
         shop.setup(people=PEOPLE)
 
 
+def test_a_disabled_person_keeps_their_password_and_setup_has_nothing_to_change(shop: Shop) -> None:
+    shop.admin.write("identity/entity/name/ops", disabled=True)
+    try:
+        assert changes(shop.setup(people=PEOPLE)) == []
+    finally:
+        shop.admin.write("identity/entity/name/ops", disabled=False)
+    assert shop.admin.write("auth/people/login/ops", password="ops-password").status_code == 200
+
+
 def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
     lead, ops = (shop.admin.read_data(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
     shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
