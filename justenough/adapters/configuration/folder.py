@@ -254,7 +254,8 @@ def _load_policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems
     for name, raw in texts.items():
         if name.startswith(f"{POLICIES}/"):
             try:
-                files[name.removeprefix(f"{POLICIES}/")] = raw.decode("utf-8")
+                # Editors on Windows write a byte order mark. YAML allows it, too.
+                files[name.removeprefix(f"{POLICIES}/")] = raw.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 problems.append(Problem(name, f"not UTF-8 text (byte {error.start})"))
                 return None
