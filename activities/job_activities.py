@@ -217,10 +217,10 @@ class JobActivities:
         if after.verdict(tiers) == "approved":
             lapsed = build_control_group_verifier(self._deps, now=now).lapsed_answers(job, after)
             counting, facts = after.without(answer for answer, _ in lapsed), [*lapsed_answer_events(job, after, lapsed, at=now)]
-        # In this order: an entry that approves the request marks all of its approvals as counting.
+        # The escalation comes first: an entry that approves the request marks all of its approvals as counting.
         store.ledger.append([approval_escalated_event(job, counting, tiers, at=now), *facts])
         is_approved = counting.verdict(tiers) == "approved"
-        # Otherwise the lapsed ones count again if their people get their right back.
+        # If the request is not approved, keep the lapsed answers: they count again if their people get their right back.
         return ClimbResult(ladder=counting if is_approved else after, approved=is_approved)
 
     @activity.defn(name="open_request", no_thread_cancel_exception=True)
@@ -322,7 +322,7 @@ class JobActivities:
         )
 
     def _record_again(self, job: str, lost: Ladder, *, now: datetime) -> Ladder | None:
-        """Record a waiting job's request that a failover of the store lost, under the same id. Return its ladder, None if that is not possible.
+        """Record a waiting job's request that a failover of the store lost, under the same id. Return its ladder; None if that is not possible.
 
         Its tier gets its whole time again. Answers that were lost with it would keep others from counting, so only call this if there were none.
         """
@@ -333,7 +333,7 @@ class JobActivities:
         again = next((item.ladder for item in decided if item.digest == lost.digest), None)
         if again is None:
             return None
-        # At the same tier, the workflow puts off its own deadline, which has passed.
+        # At the same tier, the workflow measures the new time from its own deadline, which has passed.
         late = now - lost.respond_by if again.current == lost.current else timedelta()
         return again.model_copy(update={"respond_by": again.respond_by - late, "taken_back": lost.taken_back})
 

@@ -27,11 +27,11 @@ from justenough.services.signed_reports import sign_report
 ATTEMPT_TIMEOUT_S = 540.0
 """Seconds that one attempt of the activity keeps trying; then the workflow's retry takes over, on any worker."""
 HANDOVER_S = 5.0
-"""The same while it finds access alive, or has no answer: another worker may reach what this one does not. Doubled with each attempt of the
-activity, because most outages are the same for all workers.
+"""The same limit while the attempt finds access alive, or gets no answer: another worker may reach what this one does not. It doubles with
+each attempt of the activity, because most outages affect all workers.
 """
 NO_VAULT = "this worker does not reach Vault; its log says why"
-"""Its attempt would hang, and another worker may reach Vault."""
+"""Without this refusal, the attempt would hang, and another worker may reach Vault."""
 RETRY_INTERVAL_S = 1.0
 MAX_RETRY_INTERVAL_S = 10.0
 MAX_CONCURRENT_REVOCATIONS = 16
@@ -53,7 +53,7 @@ class RevocationActivities:
     """Revokes access even if it was never recorded: finds it by the job's prefix in Vault and the job's id in the targets."""
 
     def __init__(self, deps: Deps, *, reaches_vault: Callable[[], bool]) -> None:
-        """`reaches_vault`: whether this worker does, by its latest check."""
+        """`reaches_vault`: whether this worker reached Vault in its latest check."""
         self._deps = deps
         self._reaches_vault = reaches_vault
 
@@ -62,7 +62,7 @@ class RevocationActivities:
         """Revoke everything of a job until it is found dead, or for `attempts` attempts."""
         self._require_own_job(revoke_input.job)
         if not self._reaches_vault():
-            # Whoever revokes later, no session may issue from here on. A store that does not answer must not change the refusal.
+            # From here on no session may issue, whichever worker revokes later. A store that does not answer must not change the refusal.
             close_claim = partial(self._deps.store.claims.close, revoke_input.job, self._deps.now())
             with suppress(Exception):
                 await asyncio.to_thread(with_store_timeout, close_claim)
@@ -84,7 +84,7 @@ class RevocationActivities:
                 result = await _run_in_pool(revoke_once)
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
-                # A second check is due at the worker that made the first, events must not be lost, and for a workflow that is gone nobody retries.
+                # Stay if only this worker can make the second check, if events would be lost, or if the workflow is gone and nobody would retry.
                 may_leave = result.second_look_in is None and not result.events and not activity.is_cancelled()
                 limit = patience if may_leave else ATTEMPT_TIMEOUT_S
                 due, stopping = result.second_look_in, asyncio.create_task(activity.wait_for_worker_shutdown())

@@ -33,10 +33,10 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 CLAIM_RENEWAL_INTERVAL_S = 5.0
 """Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
-UNANSWERED = "servers_unavailable"
-"""The reason if Vault or the store did not answer for as long as a job may wait."""
+SERVERS_UNAVAILABLE = "servers_unavailable"
+"""The reason if Vault or the store did not answer within PATIENCE_S."""
 PATIENCE_S = 5.0
-"""Seconds that an unclaimed job waits here for Vault and the store; then another worker, which may reach them, can take it."""
+"""Seconds that an unclaimed job waits at this worker for Vault and the store. Then another worker can take it, which may reach them."""
 RETRY_INTERVAL_S = 1.0
 log = structlog.get_logger()
 
@@ -81,7 +81,7 @@ class SessionActivities:
         found = await self._verify_once_servers_answer(order)
         if found is None:
             log.warning("job waits until Vault and the store answer", job=order.order.job)
-            return SessionResult(outcome=JobState.FAILED, reason=UNANSWERED, no_place=True)
+            return SessionResult(outcome=JobState.FAILED, reason=SERVERS_UNAVAILABLE, no_place=True)
         if isinstance(found, Rejection):
             return await self._refuse(order.order.job, found.message)
         verified, past = found

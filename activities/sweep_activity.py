@@ -194,7 +194,7 @@ class SweepActivities:
                 return "failed", job, type(error).__name__
 
     async def _check(self, job: str) -> SweepVerdict | None:
-        # Not with its requests and credentials: an agent that runs for days may have thousands, and every sweep checks it.
+        # Do not read the job's requests and credentials: an agent that runs for days may have thousands, and every sweep checks it.
         view = next(iter(await asyncio.to_thread(self._deps.store.jobs.by_ids, [job])), None)
         if view is None:
             return "unknown", job, ""
@@ -225,7 +225,7 @@ class SweepActivities:
 
     async def _revoke_leftover(self, job: str, view: JobSummary, why: str) -> SweepVerdict | None:
         if view.revocation.state.is_settled and not await asyncio.to_thread(self._has_traces, job):
-            # What is left is at most its token role, if a worker that was suspended wrote it after the job's end.
+            # Only its token role can be left, if a worker that was suspended wrote it after the job's end.
             await asyncio.to_thread(self._deps.vault.close_prefix, job)
             return None
         result = await self._revoke(job, why)
@@ -243,7 +243,7 @@ class SweepActivities:
         requests = await asyncio.to_thread(store.requests.by_ids, [item.request_id for item in live])
         withdrawn = {request.id for request in requests.values() if request.state is RequestState.WITHDRAWN}
         asking = (EventType.REVOCATION_REQUESTED,)
-        # Nobody has requested a revocation in most jobs, which may have many credentials.
+        # In most jobs nobody has requested a revocation, and a job may have many credentials.
         any_asked = await asyncio.to_thread(store.ledger.ids, job, asking)
         for item in live:
             asked = await asyncio.to_thread(store.ledger.entries_about, job, asking, item.id) if any_asked else ()

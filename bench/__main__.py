@@ -19,7 +19,7 @@ from bench.people import login
 from bench.pure import measure_decisions, measure_replay, measure_verification
 from bench.scratch import scratch_stack, tell
 from bench.whole import Size, Whole
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 MEASUREMENTS = (measure_decisions, measure_replay, measure_verification, measure_evidence_report)
 

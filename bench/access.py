@@ -13,7 +13,7 @@ import httpx
 from bench.figures import Figure, p50, table
 from bench.people import Human, login
 from bench.scratch import scratch_stack, tell
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 SCOPE = {"tenant": "acme"}
 BROKER = """

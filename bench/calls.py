@@ -17,7 +17,7 @@ from bench.figures import Figure, p50, table
 from bench.people import login
 from bench.processes import resident
 from bench.scratch import scratch_stack, tell
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ORDER = 100_001
 STATEMENT = "SELECT id, customer_id, placed_at, sku, product, quantity, amount, currency, status FROM orders WHERE id = %s"

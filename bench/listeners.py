@@ -26,7 +26,7 @@ from bench.scratch import scratch_stack, tell
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.ledger.events import EventType, build_event
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ID = re.compile(rb"\nid: (\d+)\n|retry: \d+\nid: (\d+)\n")
 IDLE_S = 10.0

@@ -16,7 +16,7 @@ import httpx
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import new_job_id
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 # The console closes idle connections after 5 s; a request must not be sent at that moment.
 LIMITS = httpx.Limits(max_connections=128, max_keepalive_connections=128, keepalive_expiry=2)

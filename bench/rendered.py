@@ -27,8 +27,8 @@ from bench.scratch import scratch_stack, tell
 from justenough.adapters.store import Store
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState, RequestState
-from worker.stack import Stack
 from worker.stack.doctor.machine import BROWSERS
+from worker.stack.stack_file import Stack
 
 SERVERS = ("temporal", "vault", "postgres", "console")
 """Without a worker, which would end the store's open jobs."""

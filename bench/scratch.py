@@ -9,8 +9,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 
 from justenough.adapters.store import Store
-from worker.stack import Stack, running_stack
-from worker.stack.stack_file import CHILDREN
+from worker.stack.control import running_stack
+from worker.stack.stack_file import CHILDREN, Stack
 
 SHOP = Path(__file__).resolve().parent.parent / "examples" / "shop"
 

@@ -23,7 +23,7 @@ from bench.rendered import READER, SERVERS, page_session
 from bench.scratch import scratch_stack, tell
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER
 from justenough.adapters.store import Store
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 STREAM = re.compile(r'data-stream="([^"]+)"')
 REGION = re.compile(r'\sid="([^"]+)"[^>]*\sdata-region="(\w+)"')
@@ -51,7 +51,7 @@ class Tabs:
         stream = STREAM.search(page)
         assert stream, f"{path} is not live"
         request = self.client.build_request("GET", stream[1].replace("&amp;", "&"))
-        # Not through the client: its pool takes longer for each request, the more connections it has.
+        # Do not use the client: the more connections its pool has, the longer each request takes.
         lines, to_console = await asyncio.open_connection(request.url.host, request.url.port)
         try:
             head = "".join(f"{name}: {value}\r\n" for name, value in request.headers.items())

@@ -34,7 +34,7 @@ MODELS: Mapping[str, tuple[str, type[BaseModel]]] = {
 
 
 def _without_group_names(pattern: re.Pattern[str]) -> str:
-    """Return a pattern without the names of its groups, which JSON Schema does not know."""
+    """Return a pattern without the names of its groups, because JSON Schema does not support them."""
     return f"^{re.sub(r'[?]P<[a-z]+>', '', pattern.pattern)}$"
 
 

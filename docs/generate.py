@@ -35,7 +35,7 @@ from activities.process.interpreters import Interpreter
 from activities.process.job_command import JobLaunch, JobPaths, environment_script
 from console.app import create_app
 from console.cli.errors import ExitCode
-from console.cli.main import program
+from console.cli.root_group import build_program
 from console.presentation.status_badges import state_word
 from docs.editor_schemas import editor_schemas
 from justenough.adapters.configuration.settings import Settings
@@ -332,7 +332,7 @@ def metrics() -> str:
 
 def commands() -> str:
     """Return the table of the program's commands."""
-    root = typer.main.get_command(program())
+    root = typer.main.get_command(build_program())
     return table(("command", "options", "what it does"), _command_rows(root, ""))
 
 

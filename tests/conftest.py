@@ -24,9 +24,9 @@ from tests.support.people import Human, log_in
 from tests.support.shop import Shop
 from tests.support.shop_config import copy_shop
 from tests.support.xdist_scheduler import ByServers, rank
-from worker.stack import Stack, running_stack
+from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
-from worker.stack.stack_file import APPS, SERVERS
+from worker.stack.stack_file import APPS, SERVERS, Stack
 
 # How long one example takes says more about what else the machine does than about us.
 settings.register_profile("untimed", deadline=None)
@@ -41,9 +41,9 @@ LAST_LINES, LONGEST_LINE = 15, 500
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Keep the servers' files in memory, unless this is another process's helper or somebody chose a place: `TMPDIR=/tmp make test`.
+    """Keep the servers' files in memory, unless another process started this one or somebody chose a folder: `TMPDIR=/tmp make test`.
 
-    Forget the settings of an installation that whoever starts the tests works with: they would write into its store, whose ledger keeps everything.
+    Forget the settings of the installation that the user works with: tests would write into its store, whose ledger keeps everything.
 
     Under nohup, which ignores SIGHUP, catch it: the programs that tests start would otherwise ignore it, too.
     """
@@ -60,7 +60,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection(session: pytest.Session) -> Generator[None, object, object]:
-    """Collect tests without collecting garbage: what this makes lives until the end, and Python would look through it again and again.
+    """Collect tests without collecting garbage: what collecting creates lives until the end, and Python would look through it again and again.
 
     Collect garbage less often afterwards, too, as workers do.
     """
@@ -99,7 +99,7 @@ def pytest_report_header() -> str | None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Begin with what takes longest; what shares servers follows one another. Leave out what needs root for others."""
+    """Begin with the tests that take longest, and keep tests that share servers together. As an ordinary user, leave out what needs root."""
     if os.geteuid() != 0:
         config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("root")])
         items[:] = [item for item in items if not item.get_closest_marker("root")]
@@ -124,7 +124,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 
 def _last_lines(log: Path) -> str:
-    """Return the end of a log; of one that has gone with its stack, that it cannot be read."""
+    """Return the end of a log, or why it cannot be read, for example because it is gone with its stack."""
     try:
         lines = log.open(errors="replace")
     except OSError as error:

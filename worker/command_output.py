@@ -29,7 +29,7 @@ class CommandOutput(Protocol):
     def print_table(self, header: Sequence[object], lines: Sequence[Sequence[object]]) -> None:
         """Print a table on stdout."""
 
-    def print_fields(self, pairs: Iterable[tuple[str, object]]) -> None:
+    def print_fields(self, *pairs: tuple[str, object]) -> None:
         """Print names and values on stdout."""
 
     def write_line(self, text: str) -> None:
@@ -41,7 +41,7 @@ class CommandOutput(Protocol):
     def note(self, text: str) -> None:
         """Print one line on stderr, nothing with --quiet."""
 
-    def print_error(self, error: Any) -> None:
+    def print_error(self, error: JustEnoughError) -> object:
         """Print an error and its problems on stderr."""
 
     def console_url(self) -> str | None:

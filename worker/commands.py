@@ -188,7 +188,9 @@ class WorkerCommands:
         }
         self.output.emit(
             addresses,
-            table=lambda _: self.output.print_fields((name.replace("_", " ").capitalize(), address) for name, address in addresses.items()),
+            table=lambda _: self.output.print_fields(
+                *((name.replace("_", " ").capitalize(), address) for name, address in addresses.items())
+            ),
             names=lambda _: (str(stack.home),),
         )
 

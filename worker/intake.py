@@ -1,7 +1,7 @@
-"""When a worker takes tasks from Temporal: while it can carry them out. What it has begun continues.
+"""Lets a worker take tasks from Temporal only while it can carry them out. What it has begun continues.
 
-A worker that does not reach Vault cannot even read what other workers encrypted: each task that it took would fail after seconds, and another
-worker might have carried it out.
+A worker that does not reach Vault cannot even read what other workers encrypted. Each task that it took would fail after seconds, although
+another worker might have carried it out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ log = structlog.get_logger()
 
 
 class Slots(CustomSlotSupplier):
-    """A number of slots for tasks, which the SDK can reserve only while `is_open`. Thread-safe: the SDK calls it from threads of its own."""
+    """A number of slots for tasks, which the SDK can reserve only while `is_open()`. Thread-safe: the SDK calls it from threads of its own."""
 
     def __init__(self, number: int, is_open: Callable[[], bool]) -> None:
         self._number, self._is_open = number, is_open
@@ -37,7 +37,7 @@ class Slots(CustomSlotSupplier):
         self._loop, self._changed = asyncio.get_running_loop(), asyncio.Event()
 
     def try_again(self) -> None:
-        """Let those who wait for a slot try again: one was released, or `is_open` has changed."""
+        """Let whoever waits for a slot try again: one was released, or `is_open` has changed."""
         with suppress(RuntimeError):  # The loop is closed: nobody waits any more.
             self._loop.call_soon_threadsafe(self._changed.set)
 
@@ -50,7 +50,6 @@ class Slots(CustomSlotSupplier):
             await self._changed.wait()
 
     def try_reserve_slot(self, ctx: SlotReserveContext) -> SlotPermit | None:  # noqa: ARG002 - the SDK's signature
-        """Reserve a slot if there is one now."""
         with self._lock:
             if self._reserved >= self._number or not self._is_open():
                 return None
@@ -68,7 +67,7 @@ class Slots(CustomSlotSupplier):
 
 
 class Intake:
-    """Checks what keeps this worker from its tasks, and gives the SDK slots accordingly."""
+    """Checks whether anything keeps this worker from its tasks, and gives the SDK slots accordingly."""
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
@@ -99,7 +98,7 @@ class Intake:
         try:
             self._obstacle, why = await asyncio.to_thread(self._find_obstacle)
         except Exception as error:  # noqa: BLE001 - whatever is wrong with the check, a worker that takes no tasks revokes nothing
-            log.warning("this worker cannot check what it reaches, and takes all tasks", error=type(error).__name__)
+            log.warning("worker takes all tasks: the check of what it reaches failed", error=type(error).__name__)
             self._obstacle, why = None, None
         if self._obstacle == before:
             return
@@ -126,5 +125,5 @@ def _why_no_answer(ask: Callable[[], None]) -> str | None:
     except RetryLater as error:
         return str(error)
     except GiveUp:
-        pass  # A refusal is an answer. The tasks report it.
+        pass  # A refusal is an answer, too. The tasks report it.
     return None

@@ -171,7 +171,7 @@ async def report_self(deps: Deps) -> AsyncIterator[None]:
             await wait_up_to(WORKER_REPORT_INTERVAL, ended)
 
     try:
-        # No report may follow the removal.
+        # End the reports first: none may follow the removal.
         async with run_beside(repeat):
             yield
     finally:

@@ -18,10 +18,12 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
 
 if TYPE_CHECKING:
-    from worker.provisioning import AppliedWrite, PlannedWrite, ReadPeople
+    from worker.provisioning.admin_client import AppliedWrite
+    from worker.provisioning.people_source import ReadPeople
+    from worker.provisioning.plan import PlannedWrite
 
 MAX_FILE_BYTES = 256 * 1024**2
-"""More than SCIM's JSON of 100,000 people. A device, or a wrong file, could fill the memory."""
+"""Larger than SCIM's JSON of 100,000 people. A device, or the wrong file, could fill the memory."""
 PeopleArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="People in YAML or JSON, or SCIM's JSON.")]
 ScimOption = Annotated[str | None, typer.Option("--scim", metavar="URL", help="Fetch /Users and /Groups below this address instead.")]
 TokenFileOption = Annotated[Path | None, typer.Option("--token-file", metavar="FILE", help="The file with the token for the SCIM server.")]
@@ -52,7 +54,7 @@ class ProvisioningCommands:
 
     def plan(self) -> None:
         """Show what `vault apply` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker.provisioning import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import plan_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = read_settings(self.output, exit_code=EXIT_FAILED)
@@ -71,7 +73,7 @@ class ProvisioningCommands:
         ] = False,
     ) -> None:
         """Write into Vault what the catalog needs. Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack."""
-        from worker.provisioning import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import provision_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = read_settings(self.output)
@@ -91,11 +93,11 @@ class ProvisioningCommands:
     ) -> None:
         """Write the files to set up Vault yourself, for review. Contacts no Vault."""
         from justenough.adapters.runtime.new_files import new_files  # noqa: PLC0415 - only this command writes files
-        from worker.provisioning import ExportFormat, export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
+        from worker.provisioning.setup import export_vault  # noqa: PLC0415 - only this command needs what setting up Vault loads
 
         output, settings = self.output, read_settings(self.output)
         with exit_on_error(output, invalid_input=EXIT_USAGE):
-            files = export_vault(settings, ExportFormat(form))
+            files = export_vault(settings, form)
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
@@ -150,7 +152,7 @@ class ProvisioningCommands:
         remove: RemoveOption = False,
     ) -> None:
         """Show what `people sync` would write into Vault, and write nothing. Exit 2 if anything would change."""
-        from worker.provisioning import plan_people  # noqa: PLC0415 - loads what setting up Vault needs
+        from worker.provisioning.people_sync import plan_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = read_settings(self.output, exit_code=EXIT_FAILED)
@@ -172,7 +174,7 @@ class ProvisioningCommands:
 
         Uses VAULT_ADDR and an administrator's VAULT_TOKEN, or the Vault of the running stack.
         """
-        from worker.provisioning import sync_people  # noqa: PLC0415 - loads what setting up Vault needs
+        from worker.provisioning.people_sync import sync_people  # noqa: PLC0415 - loads what setting up Vault needs
         from worker.stack.seed import vault_to_set_up  # noqa: PLC0415 - the same
 
         settings = read_settings(self.output)
@@ -190,7 +192,7 @@ class ProvisioningCommands:
 def read_people_source(file: Path | None, scim: str | None, token_file: Path | None, groups: Sequence[str]) -> ReadPeople:
     """Return the people of a file or a SCIM server, or only those in some groups. Raises InvalidInput, GiveUp, RetryLater."""
     from justenough.domain.core.secret import Secret  # noqa: PLC0415 - loads pydantic
-    from worker.provisioning import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
+    from worker.provisioning.people_source import fetch_scim, read_people, read_scim  # noqa: PLC0415 - loads what setting up Vault needs
 
     if (file is None) == (scim is None):
         raise InvalidInput("people", (Problem("", "name either a file or a SCIM server (--scim URL --token-file FILE)"),))

@@ -66,7 +66,7 @@ MAX_CONCURRENT_POLLS = 2
 async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIterator[None]:
     """Run the workers of one installation until the block ends. Then sessions may finish within `drain`; the rest are ended and revoked.
 
-    Revocations have their own queue and slots, which outlive the sessions', so that a job can be killed however many jobs run.
+    Revocations have their own queue and slots, which outlive those of the sessions, so that a job can be killed however many jobs run.
     """
     settings, sessions, intake = deps.settings, SessionActivities(deps, sandbox), Intake(deps)
     deciding, sweeping = JobActivities(deps), SweepActivities(deps, client)
@@ -110,7 +110,7 @@ async def run_workers(client: Client, deps: Deps, sandbox: Sandbox) -> AsyncIter
         # The SDK's sandbox imports a workflow's modules again for each run, which costs as much as all other work for a job. It only
         # detects mistakes; import-linter and tests that run each workflow in the sandbox detect them too.
         workflow_runner=UnsandboxedWorkflowRunner(),
-        # The quick activities run here as local activities. They are also registered so that a stranger's request on this queue gets an answer.
+        # The quick activities run here as local activities. They are also registered so that anybody's request on this queue gets an answer.
         activities=[*quick, sessions.receive],
         activity_executor=threads,
         tuner=build_tuner(

@@ -139,7 +139,7 @@ class Escalation:
                 self.states[request] = RequestState.APPROVED
 
     async def _examine_batch(self, number: int, received: tuple[Any, ...]) -> None:
-        # Only what these answers are about: all of a job's ladders may be more than fits into a payload.
+        # Send only the ladders that these answers name: all of a job's ladders may not fit into a payload.
         statements = [answer.get("statement") for answer in received if isinstance(answer, dict)]
         named = [statement.get("request") for statement in statements if isinstance(statement, dict)]
         waiting, approved = (

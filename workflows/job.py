@@ -50,7 +50,7 @@ with workflow.unsafe.imports_passed_through():
 DENIAL_TEXTS = {
     RequestState.DENIED: " was denied by an approver",
     RequestState.EXPIRED: " was denied by a timeout: no tier decided in time",
-    # By an approver, or by the launcher.
+    # An approver or the launcher may have withdrawn it.
     RequestState.WITHDRAWN: ": its approval was withdrawn",
 }
 REQUEST_LOST = (

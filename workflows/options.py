@@ -71,8 +71,8 @@ CUT: dict[str, Any] = {
     "heartbeat_timeout": HEARTBEAT_TIMEOUT,
     "retry_policy": RetryPolicy(initial_interval=0.5 * SECOND, backoff_coefficient=1, maximum_attempts=4),
 }
-"""A revocation that a person requested while the job runs: tried often enough to find a worker that reaches Vault. A kill waits for it before it
-ends the session, so all attempts share one timeout. If it fails, the job's end revokes.
+"""A revocation that a person requested while the job runs: it is tried often enough to find a worker that reaches Vault. A kill waits for it
+before it ends the session, so all attempts share one timeout. If they fail, the credential is revoked at the job's end.
 """
 
 LOOK: dict[str, Any] = {"start_to_close_timeout": SWEEP_TIMEOUT, "retry_policy": RetryPolicy(maximum_attempts=1)}

@@ -13,7 +13,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Itera
 from contextlib import asynccontextmanager, suppress
 from contextvars import copy_context
 from dataclasses import replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any, TypeVar
 
@@ -35,7 +35,7 @@ from activities.issuing.results import (
     PendingRequest,
     ToolAccess,
 )
-from activities.support.async_tools import ignore_error
+from activities.support.async_tools import ignore_error, wait_up_to
 from justenough.domain.catalog.gateway_validation import why_for_gateways_only
 from justenough.domain.core.errors import GiveUp, InvalidInput, NotFound, Problem
 from justenough.domain.core.ids import REQUEST_ID, job_of
@@ -386,7 +386,7 @@ class Broker:
                 unopened = sum(not task.done() for task in self._notifying.values())
                 pause = min(2 * pause, MAX_NOTIFY_INTERVAL_S * max(1, unopened))
                 view = await asyncio.to_thread(self._deps.store.requests.get, request)
-                # It was recorded before, so without a view a failover of the store lost it.
+                # The request was recorded, so if there is no view, a failover of the store lost it.
                 if view is None or view.expires_at or view.state is not RequestState.PENDING:
                     return
             except Exception as error:  # noqa: BLE001 - Temporal or the store is unreachable: the job waits, and so does this
@@ -404,9 +404,7 @@ class Broker:
                 if view is None or view.state is not RequestState.PENDING or now >= until:
                     return view
                 pause = min(FAST_POLL_INTERVAL_S if now - began < FAST_POLLING_S else POLL_INTERVAL_S, until - now)
-                with suppress(TimeoutError):
-                    async with asyncio.timeout(pause):
-                        await self.closed.wait()
+                await wait_up_to(timedelta(seconds=pause), self.closed)
         finally:
             self._waiters -= 1
 

@@ -125,7 +125,7 @@ def authorize(
 def record_issue_decision(deps: Deps, *events: Event) -> None:
     """Record the last of these events, the decision before an attempt to issue, and those that led to it.
 
-    An attempt that waited for a server is decided again under its number. If that decision differs, it is recorded beside the first.
+    An attempt that waited for a server is decided again under the same number. If the decision differs, it is recorded beside the first.
     """
     ledger, decided = deps.store.ledger, events[-1]
     if decided.id not in {entry.id for entry in ledger.append(events)}:

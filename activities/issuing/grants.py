@@ -94,7 +94,7 @@ class AccessGrant:
         return self.access.tools is not None and call_of(self.access) is None
 
     def seconds_left(self, *, now: datetime, ticks: float) -> float:
-        """Return its remaining seconds; all of them before its first issue."""
+        """Return the seconds that the grant has left: its whole time until its first issue."""
         return seconds_until(*self.ends, now=now, ticks=ticks) if self.ends else float(self.access.ttl)
 
 
@@ -151,7 +151,7 @@ class NewRequest:
     access: Access
     decision: Decision
     beyond: str | None
-    """The order's `beyond` if it decided, because the order does not name this access."""
+    """The order's `beyond` if it decided the request: the order does not name this access."""
     entries: tuple[Event, ...]
 
 
@@ -164,7 +164,7 @@ class RuntimeRequests:
         self.waiting: dict[str, Access] = {}
         """By id, the access of each request that waits for people, or whose answer the job has not used yet."""
         self.unsettled: dict[tuple[str, Decision, str], NewRequest] = {}
-        """By reason, decision and digest, those whose decision could not be recorded or carried out yet, because a server was unreachable."""
+        """By reason, decision and digest: the requests whose decision could not be recorded or carried out yet, because a server was unreachable."""
         self._asked_people = 0
         self._numbers = len(verified.spec.access)
         self._unasked = {number: access for number, access in enumerate(verified.spec.access, start=1) if access.at == "request"}

@@ -152,7 +152,7 @@ class Issuer:
         """
         with self._lock:
             (then, began), now, ticks = self._verified_at, self._deps.now(), self._deps.ticks()
-            # By either clock: a machine that is suspended stops its ticks, and its time of day may be set back.
+            # Use the clock that shows more time: ticks stop while the machine is suspended, and its time of day may be set back.
             if max(abs((now - then).total_seconds()), ticks - began) >= ORDER_CHECK_INTERVAL_S:
                 # As of the time when it was first verified: an order is valid for an hour, but its job may run for longer.
                 verified = verify_order(self._deps, self._order, now=self._verified.at)
@@ -173,7 +173,7 @@ class Issuer:
             raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
     def _request(self, access: Access, waited_for: str, grant: Grant[T]) -> T | PendingRequest:
-        """Grant a request that already waits for people, if they have approved it by now; else make a new request."""
+        """Grant a request that already waits for people, if they have approved it; else make a new request."""
         for request, waiting in self._requests.waiting.items():
             if _request_key(waiting) == _request_key(access):
                 return self._grant_if_approved(request, waiting, grant)
@@ -224,7 +224,7 @@ class Issuer:
             requested=access_for_call(asked, call_of(requested)),
         )
         if decision.outcome == "denied":
-            # The program may ask again and again. It is another denial if other policies deny it.
+            # The program may ask again and again. Only a denial by other policies is a new entry.
             about = f"runtime-{self._attempts[grant.number] + 1}/{digest_of(list(decision.policies))}"
             denied = access_decided_event(job, request, decision, "", facts=facts, phase="renewal", at=deps.now(), about=about)
             deps.store.ledger.append([denied])
@@ -237,7 +237,7 @@ class Issuer:
             action = self._deps.config.current().catalog.resources[access.resource].actions[access.action]
             controls = known_controls(self._deps, action, self._verified.spec.data_scope)
             needs_intent = action.revocable is not Revocable.NEVER and controls.search_digest is None
-            # After an edit, other policies may allow it than those of the grant's decision: that is recorded, too.
+            # Policies may have been edited since the grant: if other ones allow the access now, that is recorded, too.
             if needs_intent or not decision.is_like(grant.basis.decision):
                 about, digest = issue_decision_about(nth), grant.basis.digest
                 fact = access_decided_event(job, request, decision, digest, facts=facts, phase="issue", at=self._deps.now(), about=about)
@@ -245,7 +245,7 @@ class Issuer:
             return self._issue(grant, access, nth)
 
     def _make_request(self, access: Access, grant: Grant[T]) -> T | PendingRequest:
-        """Decide what a running job asks for, as a new request. The decision is in the ledger before anything else happens.
+        """Decide a running job's new request. The decision is in the ledger before anything else happens.
 
         If a server is unreachable meanwhile, the job asks again: that is the same request, with the same entries, if nothing else is asked for
         or decided.
@@ -266,7 +266,7 @@ class Issuer:
         return result
 
     def _settle(self, made: NewRequest, grant: Grant[T]) -> T | PendingRequest:
-        """Record a request and do what was decided. Repeatable."""
+        """Record a request and carry out its decision. Repeatable."""
         self._deps.store.ledger.append(made.entries)
         access, decision, request = made.access, made.decision, request_id(self._order.job, made.number)
         if decision.outcome == "denied":
@@ -291,10 +291,10 @@ class Issuer:
         return NewRequest(number, access, decision, facts.beyond, (requested, decided))
 
     def _grant_if_approved(self, request: str, access: Access, grant: Grant[T]) -> T | PendingRequest:
-        """Grant a request that waited for people, if they have approved it by now."""
+        """Grant a request that waited for people, if they have approved it."""
         view = self._deps.store.requests.get(request)
         if view is None:
-            # A failover of the store lost it. The workflow opens each request once, so the job needs another one.
+            # A failover of the store lost the request. The workflow opens each request only once, so the job needs another one.
             self._requests.waiting.pop(request, None)
             return self._make_request(access, grant)
         if view.state is RequestState.PENDING:
@@ -397,8 +397,8 @@ class Issuer:
                 credential = credential.model_copy(update={"expires_at": end})
                 self._record(credential, grant, renewed_event(job, credential, at=deps.now()))
             self.holdings.touch(credential, resource.sensitivity)
-            # A withdrawal is recorded before its credentials are searched for; this credential is recorded before a withdrawal is. One finds the
-            # other.
+            # A withdrawal is recorded before its credentials are searched for; a credential is recorded before this check for withdrawals. So at
+            # least one of the two finds the other.
             if grant.basis.ladder and is_withdrawn(deps, credential.request_id):
                 raise NotPermitted(f"{access.action} on {access.resource}: its approval was withdrawn")
         return IssuedCredential(access, credential, issued.fields, ends=ends, lease_seconds=lease_seconds, connect=resource.connect)
@@ -414,7 +414,7 @@ class Issuer:
 
     @contextmanager
     def _revoke_unless_given(self, credential: str) -> Iterator[None]:
-        """Revoke a recorded credential, by its id, if an error keeps the job from getting it. Without a lease, it ends with the job."""
+        """Revoke a recorded credential, by its id, if an error keeps the job from getting it. A credential without a lease ends with the job."""
         try:
             yield
         except AccessClosed:
@@ -441,7 +441,7 @@ class Issuer:
         return answer
 
     def _observe(self, credential: CredentialHandle, action: ActionDef, controls: KnownControls) -> CredentialHandle:
-        """Return a new credential whose target shows its user: nobody could verify the end of another. Raises IssueRefused, RetryLater."""
+        """Return a new credential after finding its user in the target: otherwise nobody could verify its end. Raises IssueRefused, RetryLater."""
         try:
             return with_observed_user(self._deps, self._order.job, credential, action, controls)
         except NotObservable as error:

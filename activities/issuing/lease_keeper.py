@@ -90,13 +90,13 @@ class LeaseKeeper:
         lease_ends = math.inf if item.lease_seconds is None else max(now, min(item.began, now) + item.lease_seconds)
         renew_at = now + (lease_ends - now) * RENEW_AT_FRACTION
         while True:
-            # In this order: a lease that ends with its grant must not seem to end a moment before it.
+            # Read the ticks first: a lease that ends with its grant must not seem to end a moment before it.
             now, left = self._deps.ticks(), self._seconds_left(item)
             if left <= 0:
                 break
             pause = left if lease_ends >= now + left else renew_at - now
             if pause > 0:
-                # In steps, because a sleep does not count the time for which the machine is suspended.
+                # Sleep in steps, because a sleep does not count the time for which the machine is suspended.
                 await asyncio.sleep(min(pause, CHECK_INTERVAL_S))
                 continue
             renewed = await self._renew_with_retries(item, within=lease_ends - now)

@@ -135,8 +135,8 @@ class IssuedCredential:
 
 
 def seconds_until(end: datetime, end_ticks: float, *, now: datetime, ticks: float) -> float:
-    """Return the seconds until an end, by the clock that leaves less: the time of day may be set back, and ticks stop while the machine is
-    suspended.
+    """Return the seconds until an end, by the clock that shows less time left: the time of day may be set back, and ticks stop while the machine
+    is suspended.
     """
     return min((end - now).total_seconds(), end_ticks - ticks)
 
@@ -147,8 +147,8 @@ def end_of_issued(
     """Return when an issued credential ends: with its certificate or its grant.
 
     A credential that cannot be revoked works until its lease ends, if that is later, and for LOGIN_MARGIN after that. One that its target has not
-    shown yet (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`: the lease's
-    seconds from `at`, None if it has none; `grant_s`: the grant's.
+    shown yet (not `is_seen`) may work until its lease ends, because nobody knows whether its revocation ends it. `lease_s`, `grant_s`: the
+    seconds of the lease (None without a lease) and of the grant, from `at`.
     """
     only_expires = action.revocable is Revocable.ON_EXPIRY
     seconds = max(grant_s, lease_s or 0) if only_expires or not is_seen else grant_s

@@ -41,7 +41,7 @@ def find_interpreter(settings: Settings, python: str | None) -> Interpreter:
     path = Path(python)
     if not (path.is_absolute() and path.is_file() and os.access(path, os.X_OK)):
         raise InterpreterRefused(f"{path}: not a program on the worker's machine; set run.python to a Python there, or omit it")
-    # On most systems /bin is a link to /usr/bin, also in the sandbox.
+    # On most systems, and in the sandbox, /bin is a link to /usr/bin.
     path = SYSTEM_PREFIX / "bin" / path.name if path.parent.resolve() == SYSTEM_PREFIX / "bin" else path
     root = SYSTEM_PREFIX if Path("/bin").resolve() == SYSTEM_PREFIX / "bin" else Path("/")
     prefixes = tuple(dict.fromkeys(root if prefix == Path("/") else prefix for prefix in _prefixes(path)))

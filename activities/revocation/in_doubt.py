@@ -28,7 +28,7 @@ from justenough.services.revocation_attempts import SECOND_CHECK_DELAY
 ISSUE_DECISION = re.compile(r"(?P<request>r-[^/]+)/issue(?:-(?P<attempt>[0-9]+))?(?:/.+)?")
 REFUSAL = re.compile(r"(?P<request>r-[^/]+)(?:/(?P<attempt>[0-9]+))?")
 CREDENTIAL = re.compile(r"c(?P<request>-[^/.]+)(?:\.(?P<attempt>[0-9]+))?")
-"""Match what an entry is about: the end of its id, which names the request and the attempt (none: the first).
+"""Match what an entry is about: the end of its id, which names the request and the attempt (if it names none, the first).
 
 An attempt that waits for a server may have several decisions.
 """
@@ -70,7 +70,7 @@ class RequestIssues:
         self.first_entries.setdefault(attempt.number, entry.at)
         if kind is EventType.ACCESS_DECIDED:
             if data["outcome"] == "denied":
-                # If it was allowed before, Vault was not asked yet.
+                # Vault was not asked yet, even if an earlier decision about this attempt allowed it.
                 self.unanswered.pop(attempt.number, None)
                 return
             self.unanswered[attempt.number] = entry.at
@@ -143,12 +143,12 @@ def requests_with_unrecorded_issues(entries: Iterable[EntryView]) -> list[Reques
 
 @dataclass(frozen=True, slots=True)
 class UnrecordedIssues:
-    """The requests of a job for which Vault may have issued what nobody recorded, as the store has them."""
+    """The requests of a job for which Vault may have issued credentials that nobody recorded, as the store shows them."""
 
     job: JobView
     requests: tuple[RequestIssues, ...]
     closed_at: datetime
-    """When the job's claim was closed: Vault was not asked later."""
+    """When the job's claim was closed: Vault was not asked after that."""
     read_at: datetime
 
 
@@ -175,14 +175,14 @@ def find_unconfirmed_issues(deps: Deps, issues: UnrecordedIssues) -> tuple[Crede
         if revocable is Revocable.NEVER:
             continue
         path = issue_path(definition, job.data_scope) if definition else ""
-        # By number: since when it may have been issued, when it counts as issued (by the clock of its session, as the proof that may end this
-        # doubt), and when Vault was asked at the latest.
+        # By number: the earliest possible time of the issue, the time that counts as the issue (by the session's clock, as in the proof that may
+        # end this doubt), and the latest time at which Vault was asked.
         attempts = {number: (at, at, request.latest_call(number, closed_at=issues.closed_at)) for number, at in request.unanswered.items()}
         if request.trusted_since:
-            # Nobody knows when it was decided, but not before then, and not after the store was read. A session's exit since then covers it.
+            # Nobody knows when this was decided, but it was between then and the reading of the store. A session's exit since then covers it.
             attempts[request.newest + 1] = request.trusted_since, issues.read_at, issues.read_at
         for number, (since, issued_at, asked_at) in attempts.items():
-            # If a search finds users of Vault's current configuration, the inspection looked for this one, too.
+            # If a search can find the users of Vault's current configuration, the inspection looked for this one, too.
             digest = configuration_digest(deps, definition, path, fresh=True) if definition else None
             if digest and with_store_timeout(partial(was_found, deps, digest, by=since)):
                 continue

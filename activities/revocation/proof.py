@@ -116,8 +116,8 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    # The ledger first: every credential that it has is then in the job's view, or among its older ones. Each type by itself, because a reading
-    # has a maximum number of entries.
+    # Read the ledger first: every credential in it is then in the job's view, or among its older ones. Read each type by itself, because one
+    # reading returns a limited number of entries.
     issued, found = (
         with_store_timeout(partial(read_entries, deps.store.ledger, job, types=[kind])).items
         for kind in (EventType.CREDENTIAL_ISSUED, EventType.CREDENTIAL_FOUND)
@@ -129,7 +129,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
     handles = [_handle_in(entry, targets) for entry in issued]
     credentials = credentials_as_issued(deps, view, {item.id: item for item in handles if item is not None})
     inspection = inspect(deps, job, credentials, accesses_of(view) | {(item.resource, item.action) for item in credentials})
-    # Their session knew that Vault had issued none of these, and no check can show that again.
+    # The session knew that Vault had issued none of these, and no check can show that again.
     confirmed = partial(deps.store.ledger.entries_about, job, (EventType.CREDENTIAL_CONFIRMED,))
     never_issued = {item.id for item in credentials if not item.handles and with_store_timeout(partial(confirmed, item.id))}
     doubts = doubts_about(deps, tuple(item for item in credentials if item.id not in never_issued))
@@ -212,12 +212,12 @@ def credentials_as_issued(deps: Deps, view: JobView, recorded: Mapping[str, Cred
     """Return a job's credentials as the ledger records their issue: somebody may have edited or deleted their rows in the store's tables."""
     known = {item.id: credential_of(item) for item in view.credentials}
     left_out = len(recorded.keys() - known.keys())
-    # Rows that somebody invented must not leave out the others.
+    # Rows that somebody invented must not push the real ones out.
     if left_out <= view.older_credentials and len(recorded) > queries.MAX_DEAD_CREDENTIALS:
         recorded = {name: item for name, item in recorded.items() if name in known}
     for name, item in recorded.items():
         row = known.get(name, item)
-        # A row that says earlier than the issue that a credential has expired is believed only if the ledger recorded that end, too.
+        # If a row gives an earlier end than the issue did, believe it only if the ledger recorded that end, too.
         is_doubtful = row.expires_at <= deps.now() < item.expires_at and not _is_shortened(deps, view.id, row)
         ends = item.expires_at if is_doubtful else row.expires_at
         known[name] = item.model_copy(update={"expires_at": ends})

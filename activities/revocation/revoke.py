@@ -10,13 +10,14 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime, timedelta
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from functools import partial
 
 import structlog
 
-from activities.revocation.in_doubt import UnrecordedIssues, doubted_event, find_unconfirmed_issues, read_unrecorded_issues
+from activities.revocation.in_doubt import doubted_event
+from activities.revocation.job_memory import LONG_AGO, JobMemory, close_claim_and_read, with_doubts
 from activities.revocation.outcome import (
     Attempt,
     TargetTraits,
@@ -31,7 +32,6 @@ from activities.revocation.outcome import (
 )
 from activities.revocation.proof import (
     Inspection,
-    accesses_of,
     credential_of,
     doubts_about,
     inspect,
@@ -40,8 +40,7 @@ from activities.revocation.proof import (
     why_unprovable,
     with_latest_ends,
 )
-from activities.revocation.steps import FailureCollector, map_at_once, try_record, with_store_timeout
-from justenough.adapters.store import StoredWrappingToken
+from activities.revocation.steps import LATE_ANSWER_TIMEOUT_S, FailureCollector, StoreAnswer, map_at_once, try_record, with_store_timeout
 from justenough.adapters.targets.inspector import RequestedActions
 from justenough.adapters.vault.control_groups import revoke_wrapping_token
 from justenough.domain.core.base_model import Message
@@ -52,7 +51,6 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.ledger.overdue import REVOCATION_GRACE
 from justenough.services.dependencies import Deps
 
-LONG_AGO = datetime.min.replace(tzinfo=UTC)
 log = structlog.get_logger()
 
 
@@ -65,30 +63,6 @@ class RevocationResult(Message):
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
     """Events that the ledger could not record; the caller keeps them until they are recorded."""
-
-
-@dataclass(frozen=True, slots=True)
-class _JobMemory:
-    """The store's knowledge of a job: its credentials, and `accesses`, the targets in which it may have users or a space (None: any)."""
-
-    credentials: tuple[CredentialHandle, ...] = ()
-    unrecorded: UnrecordedIssues | None = None
-    """What Vault may have issued besides; None if the store was not asked, or did not say."""
-    doubts: tuple[CredentialHandle, ...] = ()
-    """The credentials among them that nobody has recorded yet; see `_with_doubts`."""
-    unknown: tuple[str, ...] = ()
-    """Why it is unknown now whether there are more doubts."""
-    accesses: RequestedActions | None = None
-    closed: bool = False
-    """Whether the claim is closed: no session can issue any more."""
-    contested: bool = False
-    """Whether it was closed before: then another revocation may have recorded doubts, which a session's own exit does not know."""
-    unclaimed: bool = False
-    """Whether no session ever had the right to issue: then nothing can be in flight."""
-    locks: tuple[StoredWrappingToken, ...] = ()
-    """Wrapping tokens that waited for people's authorization and must be revoked."""
-    proven_at: datetime | None = None
-    """The time of the newest proof, by the clock of its worker; LONG_AGO if there is none, None if the store was not read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,13 +106,12 @@ def revoke(
     begin = partial(_begin, deps, job, by=by, why=why, now=started)
     *_, start = begin()
     with alarm_if_slow(deps, job, [*before, start], steps.failures, by=by, started=started):
-        close_and_read = partial(_close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
-        memory = steps.attempt("the store", lambda: with_store_timeout(close_and_read), _JobMemory(known or ()))
-        seen = _revoke_and_inspect(deps, job, memory, steps)
-    # A proof covers nothing that came after its inspection.
+        close_and_read = partial(close_claim_and_read, deps, job, known, spaces, settled=settled, now=started)
+        memory, seen = _revoke_with_store(deps, job, close_and_read, without=JobMemory(known or ()), steps=steps)
+    # A proof does not cover what came after its inspection.
     at, settled = deps.now(), settled or memory.unclaimed
     # Doubts have no handles by which to revoke them. Vault may hang, so they come last.
-    memory = _with_doubts(deps, memory)
+    memory = with_doubts(deps, memory)
 
     # If another worker has proven the job since this one's last attempt, this is a later revocation.
     tracker.record_proof(job, memory.proven_at, now=started)
@@ -153,8 +126,8 @@ def revoke(
     attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts = [*before, start, *(doubted_event(job, credential, at=at) for credential in memory.doubts)]
     for credential in with_latest_ends(memory.credentials, doubts):
-        # Without the store, earlier attempts knew only the job's id; they looked for users that carry it. A user that an issue in flight
-        # created may have appeared after their check.
+        # Without the store, earlier attempts knew only the job's id; they looked for users with it in their names. A user that an issue in
+        # flight created may have appeared after their check.
         was_seen = credential.user is not None and job in credential.user and credential.issued_at < first_began
         traits = TargetTraits(
             in_target=deps.targets.has_target(credential.resource, credential.action),
@@ -173,7 +146,7 @@ def revoke(
 
 
 def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[datetime, str, Event]:
-    """Return when a revocation's first attempt began, recorded or not; the name of its series of attempts, by which a retry records nothing
+    """Return when a revocation's first attempt began, recorded or not; the name of its series of attempts, so that a retry records nothing
     twice; and its first event.
     """
     first_began = deps.revocation_tracker.start_time(job, now=now)
@@ -181,7 +154,24 @@ def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[d
     return first_began, series, build_event(EventType.REVOCATION_STARTED, job, at=first_began, about=series, by=by, why=why)
 
 
-def _revoke_and_inspect(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> _Observation:
+def _revoke_with_store(
+    deps: Deps, job: str, read: Callable[[], JobMemory], *, without: JobMemory, steps: FailureCollector
+) -> tuple[JobMemory, _Observation]:
+    """Revoke with the store's knowledge of a job, then check. If the store does not answer in time, revoke with
+    `without` instead, and again with the answer if that still comes: a slow store must neither delay a revocation nor keep it unconfirmed.
+    """
+    answer = StoreAnswer(read)
+    memory = steps.attempt("the store", answer.get, without)
+    seen = _revoke_and_inspect(deps, job, memory, steps)
+    if memory is without:
+        memory = FailureCollector().attempt("the store", lambda: answer.get(LATE_ANSWER_TIMEOUT_S), without)
+        if memory is not without:
+            steps.failures.clear()
+            seen = _revoke_and_inspect(deps, job, memory, steps)
+    return memory, seen
+
+
+def _revoke_and_inspect(deps: Deps, job: str, memory: JobMemory, steps: FailureCollector) -> _Observation:
     """Revoke everything of a job in Vault and in its targets, then check whether it is dead."""
     role_gone = steps.succeeds("the job's token role", lambda: deps.vault.close_prefix(job))
     _revoke_leases(deps, steps, memory.credentials)
@@ -309,49 +299,7 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
             return try_record(deps, lapsed)
 
 
-def _close_claim_and_read(
-    deps: Deps, job: str, known: tuple[CredentialHandle, ...] | None, spaces: RequestedActions, *, settled: bool, now: datetime
-) -> _JobMemory:
-    """Close the claim, then return the store's knowledge of the job."""
-    before = deps.store.claims.get(job)
-    contested = before is not None and not before.open
-    # Close the claim before the token role is deleted: a session writes the role, reads its claim, and only then requests a token.
-    locks = deps.store.claims.end_issuing(job, now)
-    if settled and known is not None:
-        accesses = spaces | {(item.resource, item.action.value) for item in known}
-        return _JobMemory(known, accesses=accesses, closed=True, contested=contested, locks=locks)
-    claim, view = deps.store.claims.get(job), deps.store.jobs.get(job)
-    unclaimed = claim is not None and claim.owner is None
-    if view is None:
-        return _JobMemory(known or (), closed=True, unclaimed=unclaimed, locks=locks)
-    # If this fails, what is known must be revoked anyway.
-    asked = FailureCollector()
-    unrecorded = asked.attempt("issues in flight", lambda: read_unrecorded_issues(deps, view), otherwise=None)
-    recorded = {item.id: credential_of(item) for item in view.credentials if not item.state.is_settled}
-    return _JobMemory(
-        tuple((recorded | {item.id: item for item in known or ()}).values()),
-        unrecorded,
-        unknown=tuple(asked.failures),
-        accesses=accesses_of(view),
-        closed=True,
-        unclaimed=unclaimed,
-        locks=locks,
-        proven_at=view.revocation.confirmed_at or LONG_AGO,
-    )
-
-
-def _with_doubts(deps: Deps, memory: _JobMemory) -> _JobMemory:
-    """Add the credentials that Vault may have issued and nobody recorded; if that cannot be known now, why."""
-    if memory.unrecorded is None:
-        return memory
-    asked = FailureCollector()
-    find = partial(find_unconfirmed_issues, deps, memory.unrecorded)
-    found: tuple[CredentialHandle, ...] = asked.attempt("issues in flight", find, otherwise=())
-    doubts = tuple(item for item in found if item.id not in {known.id for known in memory.credentials})
-    return replace(memory, credentials=(*doubts, *memory.credentials), doubts=doubts, unknown=(*memory.unknown, *asked.failures))
-
-
-def _end_remains(deps: Deps, job: str, memory: _JobMemory, steps: FailureCollector) -> Inspection:
+def _end_remains(deps: Deps, job: str, memory: JobMemory, steps: FailureCollector) -> Inspection:
     """Delete the job's users and spaces in the targets, check again, and collect why some are left: failures, and who holds locks on them."""
     steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
     inspection = inspect(deps, job, memory.credentials, memory.accesses)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from typing import Generic, TypeVar
 
 from justenough.adapters.store import StoreUnavailable
 from justenough.domain.core.errors import JustEnoughError
@@ -14,6 +14,10 @@ from justenough.services.dependencies import Deps
 
 STORE_TIMEOUT_S = 2.0
 """Seconds that a revocation waits for the store before it continues without it."""
+LATE_ANSWER_TIMEOUT_S = 10.0
+"""Seconds that it then waits for the same answer, once it has revoked everything that it can find without it. Both together are shorter than
+REVOCATION_GRACE.
+"""
 
 MAX_CONCURRENT_CALLS = 32
 """Leases that are revoked, or credentials that are checked, at once: one that hangs must not delay the others."""
@@ -45,21 +49,31 @@ class FailureCollector:
         return len(self.failures) == before
 
 
+class StoreAnswer(Generic[T]):
+    """The answer to one call of the store. The call has its own thread, so its caller can go on without the answer and ask for it again later."""
+
+    def __init__(self, call: Callable[[], T]) -> None:
+        self._answer: Future[T] = Future()
+
+        def run() -> None:
+            try:
+                self._answer.set_result(call())
+            except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
+                self._answer.set_exception(error)
+
+        threading.Thread(target=run, name="revocation-store", daemon=True).start()
+
+    def get(self, timeout: float = STORE_TIMEOUT_S) -> T:
+        """Return the answer or raise the call's error; raise StoreUnavailable if neither comes within `timeout` seconds."""
+        try:
+            return self._answer.result(timeout)
+        except TimeoutError as error:
+            raise StoreUnavailable(f"did not answer within {timeout:.0f} s") from error
+
+
 def with_store_timeout(call: Callable[[], T]) -> T:
     """Return the store's answer; raise StoreUnavailable if it takes longer than STORE_TIMEOUT_S."""
-    answer: Future[T] = Future()
-
-    def run() -> None:
-        try:
-            answer.set_result(call())
-        except BaseException as error:  # noqa: BLE001 - handed to the caller's thread
-            answer.set_exception(error)
-
-    threading.Thread(target=run, name="revocation-store", daemon=True).start()
-    try:
-        return answer.result(timeout=STORE_TIMEOUT_S)
-    except TimeoutError as error:
-        raise StoreUnavailable(f"did not answer within {STORE_TIMEOUT_S:.0f} s") from error
+    return StoreAnswer(call).get()
 
 
 def try_record(deps: Deps, facts: list[Event]) -> tuple[Event, ...]:

@@ -77,7 +77,7 @@ class RequestWatch:
             except Exception as error:  # noqa: BLE001 - while the store is unreachable, signals are the only path
                 if not fails:
                     log.warning("requests about jobs cannot be read; only signals reach sessions", error=type(error).__name__)
-                # After a failover the store may lack its newest entries, and new ones may have their positions: read every request again.
+                # After a failover the store may lack its newest entries, and new entries may have taken their positions: read every request again.
                 position, fails = None, True
                 self._new.update(self._sessions)
             await asyncio.sleep(POLL_INTERVAL_S)

@@ -318,7 +318,7 @@ class JobSession:
             code = await self._finish(process)
             return SessionResult(outcome=JobState.TIMED_OUT, exit_code=code, reason=f"it ran longer than {self._spec.run.timeout} s")
         if self._stop is Stop.CANCEL:
-            # A store that does not answer must not keep the process from being asked to end.
+            # Even if the store does not answer, ask the process to end.
             with suppress(RetryLater):
                 read = partial(with_store_timeout, self._claim_is_open)
                 if not await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, read):

@@ -25,7 +25,7 @@ RETRY_INTERVAL_S = 3.0
 """Pause after a failed read: callers without a token must not make the console call an unreachable Vault each time."""
 READ_TIMEOUT_S = 2.0
 """How long a caller waits for a read; then it gets the last known keys."""
-NOT_VERIFIABLE_TEXT = "deliveries cannot be verified now; send this one again later"
+NOT_VERIFIABLE_TEXT = "deliveries cannot be verified now; send this delivery again later"
 SECRET_FIELDS = ("secret", "previous")
 """Fields of the kv secret. Both are valid, so that a sender can rotate its secret."""
 

@@ -1,4 +1,4 @@
-"""Arguments and options that several commands share, and the times and durations in them. Pure: `now` is an argument."""
+"""Arguments and options that several commands share, the times and durations in them, and the question for a reason. `now` is an argument."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import typer
 
+from console.cli import terminal
 from console.cli.errors import WrongUsage
 
 Web = Annotated[bool, typer.Option("--web", "-w", help="Open its page in the browser.")]
@@ -82,3 +83,12 @@ def parse_params(arguments: Sequence[str], *, option: str = "--param") -> dict[s
             raise WrongUsage(f"{option}: {name} is set twice; set it once")
         params[name] = value
     return params
+
+
+def require_reason(text: str | None) -> str:
+    """Return the reason, prompting for it on a terminal. Raises Failure if it is empty or too long."""
+    if text is None and terminal.is_interactive():
+        text = str(typer.prompt("Reason", err=True))
+    if not (text or "").strip() or len(text or "") > 1000:
+        raise WrongUsage("--reason is required, with at most 1,000 characters")
+    return text or ""

@@ -2,26 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
-from console.cli.errors import to_failure
-from console.cli.options import current_options, print_failure
-from console.cli.render import output
-from console.cli.render.output import emit, note, print_table
+from console.cli.options import current_options, print_error
+from console.cli.render.output import emit, note, print_fields, print_table
 from console.cli.terminal import write_line, write_message
-from justenough.domain.core.errors import JustEnoughError
 
 __all__ = ["console_url", "emit", "installation_url", "note", "print_error", "print_fields", "print_table", "write_line", "write_message"]
-
-
-def print_fields(pairs: Iterable[tuple[str, object]]) -> None:
-    """Print one name and value per line."""
-    output.print_fields(*pairs)
-
-
-def print_error(error: JustEnoughError) -> None:
-    """Print an error on stderr, each of its problems on a separate line."""
-    print_failure(to_failure(error))
 
 
 def console_url() -> str | None:

@@ -32,7 +32,6 @@ MAX_FETCHED = 50
 
 
 def complete_words(words: Iterable[str]) -> Completion:
-    """Return a completion of fixed words."""
     names = tuple(words)
 
     def complete(_context: typer.Context, _arguments: list[str], typed: str) -> list[tuple[str, str]]:

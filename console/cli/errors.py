@@ -71,7 +71,6 @@ class NotLoggedIn(Failure):
 
 
 def to_failure(error: JustEnoughError) -> Failure:
-    """Convert an error to a Failure with its exit code."""
     if isinstance(error, Failure):
         return error
     code = next((EXIT_CODE_BY_ERROR[kind] for kind in type(error).__mro__ if kind in EXIT_CODE_BY_ERROR), ExitCode.FAILURE)

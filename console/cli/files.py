@@ -39,7 +39,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
     """Open a file for writing, stdout for None. The file appears only once it is complete. Raises Failure."""
     if out is None:
         if isinstance(sys.stdout, TextIOWrapper):
-            # What is written has to be read again, and verified: it is UTF-8, whatever the locale says of stdout.
+            # The output has to be read and verified later, so it is UTF-8, whatever the locale says about stdout.
             sys.stdout.reconfigure(encoding="utf-8", errors=sys.stdout.errors)
         yield sys.stdout
         return
@@ -50,7 +50,7 @@ def open_output(out: Path | None) -> Iterator[TextIO]:
             with out.open("w", encoding="utf-8") as file:
                 yield file
             return
-        # A name of its own: two commands may write this file at once, and in a shared folder others could have made the file.
+        # Use a random name: two commands may write this file at once, and in a shared folder others could have created the file.
         part = out.with_name(f".{out.name}.{secrets.token_hex(4)}")
         # Entries contain the names of people and leases, so only the user may read the file.
         with os.fdopen(os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w", encoding="utf-8") as file:

@@ -61,7 +61,6 @@ class SharedHelp(Command):
         return first_sentence(self.help or "")
 
     def format_help_text(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the help without its examples, indented."""
         for paragraph in (self.help or "").partition(EXAMPLES)[0].split("\n\n"):
             if paragraph.strip():
                 formatter.write_paragraph()
@@ -77,11 +76,9 @@ class CliCommand(SharedHelp, TyperCommand):
         return [self.options_metavar or "", *argument_pieces(self.params)]
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the arguments, and the command's own options."""
         write_parameters(ctx, formatter, [param for param in self.get_params(ctx) if param.name not in SHARED_OPTIONS])
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the examples, and where to find more help."""
         write_examples(formatter, self.help or "")
         formatter.write_paragraph()
         formatter.write_text(MORE_HELP)
@@ -91,7 +88,6 @@ class CliGroup(SharedHelp, TyperGroup):
     """A group whose help lists its commands with their whole first sentences."""
 
     def collect_usage_pieces(self, ctx: Context) -> list[str]:
-        """Return the usage as other programs write it."""
         return ["COMMAND", "[OPTIONS]"]
 
     def resolve_command(self, ctx: Context, args: list[str]) -> tuple[str | None, Command | None, list[str]]:
@@ -105,14 +101,12 @@ class CliGroup(SharedHelp, TyperGroup):
             raise
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the commands. Their options are in their own help."""
         commands = ((name, self.get_command(ctx, name)) for name in self.list_commands(ctx))
         rows = [(name, command.get_short_help_str()) for name, command in commands if command and not command.hidden]
         with formatter.section("Commands"):
             formatter.write_dl(rows)
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the examples, where to find the docs, and how to get help for one command."""
         write_examples(formatter, self.help or "")
         if self.epilog:
             formatter.write_paragraph()
@@ -158,7 +152,7 @@ def print_usage_error(error: typer.TyperException) -> None:
     if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):
         takes_arguments = any(isinstance(param, TyperArgument) for param in context.command.params)
         text = f"unexpected argument: {extra[1]}{'' if takes_arguments else '; this command takes only options'}"
-    # An argument's name is in capital letters.
+    # An argument's name stays in capital letters.
     start = text[:1] if text[1:2].isupper() else text[:1].lower()
     terminal.write_error(f"{start}{text[1:].removesuffix('.')}")
     if context:
@@ -166,7 +160,6 @@ def print_usage_error(error: typer.TyperException) -> None:
 
 
 def write_parameters(ctx: Context, formatter: HelpFormatter, params: Sequence[Parameter]) -> None:
-    """Write a section of arguments and one of options."""
     for title, rows in parameter_sections(ctx, params):
         with formatter.section(title):
             formatter.write_dl(rows)

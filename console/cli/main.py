@@ -7,13 +7,9 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from console.cli.version import version_text
 from justenough.adapters.runtime.stop_signals import StoppedBySignal, raise_stop_signals
-
-if TYPE_CHECKING:
-    import typer
 
 
 def main() -> None:
@@ -22,7 +18,7 @@ def main() -> None:
     try:
         _run()
     except KeyboardInterrupt:
-        # Typer handles only what comes while a command runs.
+        # Typer handles Ctrl-C only while a command runs.
         sys.exit(128 + signal.SIGINT)
     except StoppedBySignal as stopped:
         stopped.end_process()
@@ -42,20 +38,15 @@ def _run() -> None:
             if sys.argv[1:] == ["--version"]:
                 sys.stdout.write(f"{version_text()}\n")
             else:
-                program()(prog_name="justenough")
+                from console.cli.root_group import build_program  # noqa: PLC0415 - loads typer, which `--version` does without
+
+                build_program()(prog_name="justenough")
         finally:
             sys.stdout.flush()
     except OSError as error:
         if "--debug" in sys.argv:
             raise
         sys.exit(report_os_error(error))
-
-
-def program() -> typer.Typer:
-    """Build the program. It loads its commands when they are needed."""
-    from console.cli.root_group import build_program  # noqa: PLC0415 - loads typer, which `--version` does without
-
-    return build_program()
 
 
 def report_os_error(error: OSError) -> int:

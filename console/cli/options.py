@@ -74,8 +74,6 @@ Decorator = Callable[[Callable[..., None]], Callable[..., None]]
 
 
 class CommandGroup(typer.Typer):
-    """A group of this program's commands."""
-
     def command(self, name: str | None = None, **settings: Any) -> Decorator:  # type: ignore[override] # typer returns the function itself
         """Add a function as a command that takes the global options and ends with an exit code, as `command` below describes."""
         add = super().command(name, cls=CliCommand, **settings)
@@ -93,7 +91,6 @@ class CommandGroup(typer.Typer):
 
 
 def current_options() -> GlobalOptions:
-    """Return the options of the running command."""
     return _current_options.get()
 
 
@@ -122,9 +119,7 @@ def command(function: Callable[..., None], *, own_options: Mapping[str, Any] = N
         try:
             run_with_options(current_options(), functools.partial(function, **arguments))
         except JustEnoughError as error:
-            failure = to_failure(error)
-            print_failure(failure)
-            raise typer.Exit(failure.code) from error
+            raise typer.Exit(print_error(error).code) from error
 
     run_command.__signature__ = inspect.signature(function, eval_str=True)  # type: ignore[attr-defined] # what typer reads
     return with_global_options(run_command, own_options=own_options)
@@ -175,19 +170,21 @@ def with_global_options(
     return with_options
 
 
-def print_failure(failure: Failure, subject: str = "") -> None:
-    """Print a failure on stderr: its message, each problem on a separate line, and the hint."""
+def print_error(error: JustEnoughError, subject: str = "") -> Failure:
+    """Print an error on stderr: its message, each problem on a separate line, and the hint. Return it as a Failure."""
+    failure = to_failure(error)
     terminal.write_error(f"{subject}: {failure.message}" if subject else failure.message)
     for problem in failure.problems:
         terminal.write_message(f"  {problem}")
     if failure.hint:
         terminal.write_message(failure.hint)
+    return failure
 
 
 def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callable[[list[T]], None]) -> None:
     """Call `act` for each name even if another fails, unless the login or the console fails, or a question is not answered.
 
-    Print each failure, what was not done, and the results, if there are any, with `show`. Exit with the highest code of the failures. Raises
+    Print each failure and what was not done. If there are results, print them with `show`. Exit with the highest code of the failures. Raises
     typer.Abort if nothing was done.
     """
     results, codes = list[T](), list[ExitCode]()
@@ -198,16 +195,15 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callabl
             if not results:
                 raise
             # The earlier ones have been sent, and are printed.
-            print_failure(Failure("not decided, nor any after it: you did not answer the question"), subject=name)
+            print_error(Failure("not decided, nor any after it: you did not answer the question"), subject=name)
             codes.append(ExitCode.INTERRUPTED)
             break
         except JustEnoughError as error:
-            failure = to_failure(error)
-            print_failure(failure, subject=name if len(names) > 1 else "")
+            failure = print_error(error, subject=name if len(names) > 1 else "")
             codes.append(failure.code)
             if isinstance(failure, NotLoggedIn | Unreachable):
                 if number < len(names):
-                    print_failure(Failure(f"not done either: {', '.join(names[number:])}"))
+                    print_error(Failure(f"not done either: {', '.join(names[number:])}"))
                 break
     if results:
         show(results)

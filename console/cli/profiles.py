@@ -51,16 +51,10 @@ def choose_login_method(
 
 def profile_name(option: str | None) -> str:
     """Return the profile to use: that of --profile, else the one that `profile use` chose. Raises Failure for an invalid name."""
-    name = option or chosen_profile() or DEFAULT_PROFILE
+    name = option or str((private_files.read(private_files.folder() / CHOICE_FILE) or {}).get("name") or DEFAULT_PROFILE)
     if not PROFILE_NAME.fullmatch(name):
         raise WrongUsage("--profile: use at most 64 letters, digits, '.', '_' and '-'; do not begin with a dot or end with .identity")
     return name
-
-
-def chosen_profile() -> str | None:
-    """Return the name that `profile use` chose; None if none was chosen."""
-    found = private_files.read(private_files.folder() / CHOICE_FILE) or {}
-    return str(found["name"]) if found.get("name") else None
 
 
 def choose_profile(name: str) -> None:

@@ -64,18 +64,15 @@ class RootGroup(CliGroup):
         return super().resolve_command(ctx, args)
 
     def shell_complete(self, ctx: Context, incomplete: str) -> list[CompletionItem]:
-        """Return completions for the incomplete word: commands, or options."""
         if incomplete.startswith("-"):
             return super().shell_complete(ctx, incomplete)
         return [CompletionItem(name, help=text) for _, name, text in self._rows() if name.startswith(incomplete)]
 
     def format_options(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the commands by section, then the options that every command takes."""
         write_sections(formatter, self._rows(), SECTIONS)
         write_parameters(ctx, formatter, self.get_params(ctx))
 
     def format_epilog(self, ctx: Context, formatter: HelpFormatter) -> None:
-        """Write the exit codes, and where to find the docs."""
         formatter.write_paragraph()
         formatter.write_text(EXIT_CODES)
         formatter.write_paragraph()
@@ -96,7 +93,6 @@ class RootGroup(CliGroup):
 
 
 def load_command(name: str, entry: IndexEntry) -> Command:
-    """Load one of the program's own commands or groups."""
     module, _, attribute = entry.target.partition(":")
     found = getattr(import_module(f"{MODULES}.{module}"), attribute)
     if isinstance(found, typer.Typer):

@@ -22,7 +22,6 @@ FILTER_STATES: Mapping[str, tuple[str, ...]] = {
 
 
 def state_words(kind: str) -> tuple[str, ...]:
-    """Return the words of these states, as people type them."""
     return tuple(typed_word(kind, state) for state in FILTER_STATES[kind])
 
 

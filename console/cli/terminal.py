@@ -17,7 +17,6 @@ def write(text: str) -> None:
 
 
 def write_line(text: str) -> None:
-    """Write a line of data to stdout."""
     write(f"{text}\n")
 
 
@@ -27,7 +26,6 @@ def write_message(text: str) -> None:
 
 
 def write_error(text: str) -> None:
-    """Write an error message to stderr."""
     label = colour_text("error:", "red") if shows_colours(sys.stderr) else "error:"
     _write_stderr(f"{label} {plain(text)}")
 

@@ -60,7 +60,7 @@ class EdgeMiddleware:
         except ClientDisconnect:
             return  # The client went away before its body was complete, and nobody reads a response.
         except asyncio.CancelledError:
-            # Only the server cancels requests: when it stops, those that have not ended after a while. What they were to do may be done.
+            # Only the server cancels requests: when it stops, it cancels those that have not ended after a while. They may have had their effect.
             if status:
                 raise
             await problem_response(Request(scope), 503, STOPPING_TEXT)(scope, receive, send_with_headers)

@@ -173,7 +173,7 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
         count = len(error.problems)
         summary = str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
         return problem_response(request, status, summary, faults=error.problems)
-    return problem_response(request, status, str(error), headers=error.headers if isinstance(error, OverQuota) else None)
+    return problem_response(request, status, error.for_callers, headers=error.headers if isinstance(error, OverQuota) else None)
 
 
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:

@@ -66,14 +66,14 @@ class Dispatcher:
                 now = self._deps.now()
                 if await to_thread.run_sync(lambda: self._deps.store.outbox.keep_subscriptions(kinds, holder=self._holder, now=now)):
                     self._registered = self._deps.ticks(), kinds
-            # Noted before the store is read, because workers that run go on meanwhile.
+            # Note the positions before the store is read, because running workers go on in the meantime.
             known = {name: (worker.saved_position, worker.position) for name, worker in self._workers.items()}
             news, now = await to_thread.run_sync(self._deps.store.outbox.status), self._deps.now()
         except RetryLater:
             # The store may have lost the registration, too.
             self._registered = None
-            # What is being sent goes on: otherwise, each failure of the store would send it again. To settle it fails if the ledger has other
-            # entries by then.
+            # What is being sent goes on: otherwise, each failure of the store would send it again. Recording it as sent fails if the ledger has
+            # other entries by then.
             for worker in self._workers.values():
                 worker.forget_unsaved_position()
             raise

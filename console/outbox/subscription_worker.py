@@ -98,7 +98,7 @@ class SubscriptionWorker:
         self._paused_until = self._deps.ticks() + seconds
 
     def forget_unsaved_position(self) -> None:
-        """Read again from the saved position: after a failover, other entries may have the positions that were read since."""
+        """Read again from the saved position: after a failover, other entries may have taken the positions that were read since."""
         self.position = self.saved_position
 
     def _is_paused(self) -> bool:

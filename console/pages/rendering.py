@@ -46,7 +46,7 @@ NAV = (
     ("/operations", "Operations"),
 )
 READERS_PAGES = frozenset({"/report", "/operations/deliveries", "/operations/settings"})
-"""Pages that only those who may read everything can open. Nobody else gets a link to them."""
+"""Pages that only people who may read everything can open. Nobody else gets a link to them."""
 
 
 def render(request: Request, template: str, *, status: int = 200, now: datetime | None = None, **context: Any) -> HTMLResponse:

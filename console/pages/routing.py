@@ -35,7 +35,7 @@ TITLE_AND_ADVICE = {
 """The title of an error page and what to do next, by HTTP status."""
 BAD_FORM_TITLE_AND_ADVICE = ("Not submitted", "Nothing was changed. Reopen the page of the form and submit it again.")
 STOPPING_PATHS = ("/cancel", "/kill", "/revoke", "/logout", "/sessions/end")
-"""Ends of the paths of pages that stop jobs, revoke access or end logins."""
+"""How the paths of pages end that stop jobs, revoke access or end logins."""
 
 
 class PageRoute(APIRoute):
@@ -69,7 +69,7 @@ def problem_page(request: Request, error: Exception) -> HTMLResponse:
     """Return the page of an error: what is wrong, where, and what to do next."""
     status, detail, faults = 500, str(error), tuple[Problem, ...]()
     if isinstance(error, JustEnoughError):
-        status, detail = problems.status_of(error), to_sentence(detail)
+        status, detail = problems.status_of(error), to_sentence(error.for_callers)
     if isinstance(error, RequestValidationError):
         status, detail, faults = 422, "The address or the form contains invalid values.", problems.faults_of(error)
     elif isinstance(error, HTTPException):

@@ -208,7 +208,7 @@ async def _run_each(
             try:
                 results[row.id] = RowResult(row, await action.run(console, visitor, row.id, reason), failed=False)
             except JustEnoughError as error:
-                results[row.id] = RowResult(row, str(error), failed=True)
+                results[row.id] = RowResult(row, error.for_callers, failed=True)
 
     async with anyio.create_task_group() as group:
         for row in rows:

@@ -19,7 +19,7 @@ LATER_DECISIONS = {
     "granted": ", checked again before its tools are called",
     "issue": ", checked again at issue",
 }
-"""What the sentence about a later decision on the same request adds, by phase."""
+"""What is added to the sentence about a later decision on the same request, by phase."""
 SENTENCES: dict[str, Callable[[Json], str]] = {
     "job.submitted": lambda d: f"launched by {d['requester_name']}{_suffix(' from job {}', d.get('parent'))}{_suffix(': {}', d['reason'])}",
     "job.refused": lambda d: f"order rejected: {d['why']}",

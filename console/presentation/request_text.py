@@ -159,7 +159,7 @@ def _call_pieces(view: RequestView) -> tuple[Piece, ...]:
 
 
 def revocation_text(view: RequestView) -> str:
-    """Return what a revocation of the requested access can do; for tool calls also that their credential never reaches the job."""
+    """Return what a revocation of the requested access can do; for tool calls, add that their credential never reaches the job."""
     text = REVOCABLE_TEXT.get(view.revocable, "")
     return f"{text} The job never gets it: only the worker uses it." if view.call or view.tools else text
 

@@ -31,7 +31,7 @@ def attest(deps: Deps, report: ProofReport) -> Attestation:
         return Attestation(report=report, why_none="a worker of an earlier version made the check; upgrade all workers")
     entries = read_entries(deps.store.ledger, report.job, types=[EventType.CREDENTIAL_ISSUED]).items
     issued = {str(entry.data["credential"]): entry.hash for entry in entries}
-    # If there are very many, only the newest are checked again; and others may have been issued since the check.
+    # If a job has very many credentials, only the newest are checked again. More may also have been issued since the check.
     unchecked = issued.keys() - {finding.credential for finding in report.findings}
     if unchecked or not issued:
         why = (

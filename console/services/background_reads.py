@@ -214,5 +214,5 @@ class BackgroundReads:
         return {AccessKey(use.resource, use.action): use for use in uses}
 
     async def run_alone(self, read: Callable[[], T]) -> T:
-        """Run a long read in a thread, after those that came before it."""
+        """Run a long read in a thread, after the long reads that came before it."""
         return await to_thread.run_sync(read, limiter=self._limiter, abandon_on_cancel=True)

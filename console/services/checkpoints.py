@@ -73,7 +73,7 @@ class _RecordedCheckpoint(NamedTuple):
     size: int
     root: bytes
     is_signed: bool
-    """True also if no key is known."""
+    """True if no key is known, too."""
     job: str
     seq: int
     id: str

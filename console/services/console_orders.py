@@ -147,7 +147,7 @@ def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> Su
     Raises NotFound, NoConfiguration, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
     """
     name, scheduled_job, now = occasion.schedule, configured_schedule(deps, occasion.schedule), deps.now()
-    local = scheduled_job.to_local_time(occasion.at)
+    local = occasion.at.astimezone(scheduled_job.zone)
     if MAX_CLOCK_SKEW < occasion.at - now <= CATCHUP_WINDOW:
         raise NotDueYet(f"schedule {name}: {to_rfc3339(local)} has not come yet by Vault's clock")
     # Anyone with write access to Temporal can start this workflow with any time.
@@ -184,7 +184,7 @@ def _record_once(
         last = next(iter(store.jobs.list_launched_by(origin, requester_id=entity, limit=1)), None) if alone else None
         if last is not None and not last.state.ended:
             return OccasionSkipped(last.id)
-        # The last job is the one whose id sorts last, so the new one must become it, also after a clock was set back.
+        # The last job is the one whose id sorts last, so the new one must become it, even after a clock was set back.
         after = last.id if last else None
         following = [digest_of({"schedule": name, "after": after})] if alone else []
         job = _keep_new_id(deps, quotas, request, *following, key, entity=entity, after=after)

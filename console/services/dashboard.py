@@ -24,7 +24,7 @@ COUNTS_TTL_S = 5.0
 TREND_TTL_S = 15.0
 """The charts may be this old: at their scale the difference is not visible."""
 MAX_FILTERS = 100
-"""Filters, such as one team, whose figures stay in memory: about 100 KB each."""
+"""Number of filters, such as one team, whose figures stay in memory: about 100 KB each."""
 TREND_PERIOD = timedelta(hours=24)
 TREND_POINTS = 96
 """Number of points in the chart; each is a count of active credentials."""

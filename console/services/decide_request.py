@@ -68,7 +68,7 @@ async def submit_decision(
         return tuple(entry for entry in entries if entry.data["received"] == received)
 
     before = await to_thread.run_sync(read_rejections)
-    # A session revokes what an approval gave as soon as it reads that it is withdrawn. Everything else only the workflow counts.
+    # A session revokes what an approval gave as soon as it reads that the approval is withdrawn. Only the workflow counts everything else.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
     requested = [withdrawal_requested_event(view, caller.person, signed, at=console.deps.now())] if has_session else []
     signal = console.gateway.decide(view.job_id, signed)
@@ -82,14 +82,14 @@ async def submit_decision(
     def is_counted(now: RequestView) -> bool:
         old, new = own_answers(view), own_answers(now)
         if not is_withdrawal:
-            # They may have decided at a lower tier, too, or otherwise at the same moment.
+            # The same person may also have decided at a lower tier, or have decided differently at the same moment.
             sent = tuple(body.statement[name] for name in ("decision", "ttl", "action"))
             return any((item.decision, item.ttl, item.action) == sent for item in new[len(old) :])
         has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (new, old))
         return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
 
     def read_outcome() -> tuple[RequestView, tuple[EntryView, ...]]:
-        # In this order: whoever decided first is then in the request.
+        # Read the rejections first: then the request shows whoever decided first.
         rejections = read_rejections()
         return console.deps.store.requests.get(view.id) or view, rejections
 
@@ -202,7 +202,7 @@ def why_own_job(deps: Deps, caller: Caller, view: RequestView, *, requester_id: 
 
 
 def has_answered(view: RequestView, person: str) -> bool:
-    """Whether a decision of this person (entity id) counts at the current tier, or one that a delegate made for them, or they withdrew theirs."""
+    """Whether this person (entity id) can no longer decide: they withdrew a decision, or theirs or their delegate's counts at this tier."""
     return any(
         item.approver_id == person or (item.on_behalf_of_id == person and item.withdrawn_at is None) for item in view.lasting_answers
     )
@@ -284,8 +284,8 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
 
 
 def _require_grantable(deps: Deps, caller: Caller, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
-    """Raise Forbidden for an approval if the catalog no longer offers the access, Vault's control group would not count it, or policy denies what
-    it grants, narrowed or not, by now.
+    """Raise Forbidden for an approval if the catalog no longer offers the access, if Vault's control group would not count the approval, or if
+    policy now denies what it grants, narrowed or not.
     """
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
@@ -323,7 +323,7 @@ def _why_lock_refuses(deps: Deps, caller: Caller, view: RequestView, *, action: 
     try:
         state = control_groups.read_state(deps.vault, view.lock.accessor) if view.lock else None
     except JustEnoughError:
-        # The worker asks, too, and an emergency must not wait for the console's right.
+        # The worker asks Vault, too, and in an emergency nobody must wait because the console lacks this right.
         return None
     if rule.approvals <= len({caller.person.id, *(state.authorized if state else ())}):
         return None

@@ -35,8 +35,8 @@ def tier_deciders(deps: Deps, tiers: Tiers, number: int) -> tuple[GroupMembers, 
 
 
 def barred_people(deps: Deps, job: str, *, parent: str | None) -> frozenset[str]:
-    """Return the entity ids of people who can decide none of a job's requests, other than its launcher: those who launched its ancestors or
-    had the console order it. Empty if they cannot be read now.
+    """Return the entity ids of the people, besides its launcher, who can decide none of a job's requests: those who launched its ancestors or
+    had the console order the job. Empty if they cannot be read now.
     """
     with suppress(NoSuchParent, RetryLater):
         return ancestor_launchers(deps, parent, asked_by=console_requester_of(deps, job))

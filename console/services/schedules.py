@@ -55,7 +55,7 @@ class ScheduleView(Message):
 
 
 async def list_schedules(console: Console) -> tuple[ScheduleView, ...]:
-    """Return the schedules by name, each with its last job. If Temporal is unreachable, they lack their status there.
+    """Return the schedules by name, each with its last job. If Temporal is unreachable, their status there is missing.
 
     Raises NoConfiguration until the console has read a valid one.
     """

@@ -196,7 +196,7 @@ def _require_same_order(earlier: SubmittedOrder, person: Person, body: NewJob) -
 
 
 def _has_content_of(earlier: SubmittedOrder, person: Person, body: NewJob) -> bool:
-    """Whether a recorded order is this person's, and has the same content as the one that they send now."""
+    """Whether a recorded order is this person's and has the same content as the one that they are sending now."""
     parent = body.parent or (body.statement or {}).get("parent")
     order, sent = earlier.order, (body.spec, body.params, body.bundle, parent, body.reason)
     recorded = (order.spec, dict(order.params), order.bundle, order.parent, order.order.statement["reason"])

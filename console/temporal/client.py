@@ -59,7 +59,7 @@ REQUESTER = SearchAttributeKey.for_keyword(search_attributes.REQUESTER)
 
 RPC_TIMEOUT = timedelta(seconds=5)
 CALL_TIMEOUT = RPC_TIMEOUT + timedelta(seconds=1)
-"""Limit for a call that the client's own timeout does not bound: while it connects, each call waits until those before it have failed."""
+"""Limit for a call. The client's own timeout does not cover connecting: meanwhile each call waits until all earlier calls have failed."""
 SCHEDULE_TIMEOUT = 3 * CALL_TIMEOUT
 """Limit for reading and then changing a schedule, or for reading a list of them."""
 MAX_CONCURRENT_FIRES = 4
@@ -306,7 +306,7 @@ class TemporalGateway:
     async def _execute(self, workflow: str, *args: str, **options: Any) -> SignedReport | None:
         try:
             async with _translate_errors(REPORT_TIMEOUT + CALL_TIMEOUT):
-                # Anybody may have answered, with anything.
+                # Anybody who can write to Temporal may have answered, with anything.
                 answer = await self._client.execute_workflow(workflow, args=args, result_type=RawValue, **options)
                 return SignedAnswer.model_validate_json(answer.payload.data).signed
         except ValidationError:
@@ -335,14 +335,14 @@ async def _translate_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[No
         async with asyncio.timeout(limit.total_seconds()):
             yield
     except TimeoutError as error:
-        raise TemporalUnavailable(f"Temporal does not answer within {limit.total_seconds():g} s") from error
+        raise TemporalUnavailable(f"Temporal did not answer within {limit.total_seconds():g} s") from error
     except RPCError as error:
         if error.status == RPCStatusCode.NOT_FOUND:
             # The namespace does not exist. A busy server has also answered this to the start of a workflow.
             raise TemporalUnavailable(f"Temporal answered: {error.message}") from error
         raise TemporalUnavailable(f"Temporal does not answer ({error.status.name.lower()})") from error
     except RetryLater as error:
-        raise TemporalUnavailable(f"payloads for Temporal cannot be encrypted or decrypted: {error}") from error
+        raise TemporalUnavailable(f"payloads for Temporal cannot be encrypted or decrypted: {error.for_callers}") from error
     except RuntimeError as error:
         # Temporal's client raises RuntimeError if it cannot connect.
         raise TemporalUnavailable("Temporal does not answer (no connection)") from error
@@ -350,7 +350,7 @@ async def _translate_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[No
 
 @asynccontextmanager
 async def _translate_lookup_errors(limit: timedelta = CALL_TIMEOUT) -> AsyncIterator[None]:
-    """As `_translate_errors`, for a call that names a workflow or schedule: WorkflowGone if Temporal does not find it."""
+    """Do the same as `_translate_errors` for a call that names a workflow or schedule. Raises WorkflowGone if Temporal does not find it."""
     async with _translate_errors(limit):
         try:
             yield

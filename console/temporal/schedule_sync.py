@@ -21,7 +21,9 @@ RECONCILE_INTERVAL_S = 60.0
 RETRY_DELAY_S = 10.0
 STATUS_TTL_S = 3.0
 STATUS_TIMEOUT_S = 2.0
-CHANGED_BY_OTHERS = "a schedule in Temporal had been changed and was restored; if this repeats, another console has another triggers.yaml"
+CHANGED_BY_OTHERS = (
+    "a schedule in Temporal had been changed and was restored; if this repeats, another console has a different triggers.yaml"
+)
 
 log = structlog.get_logger()
 
@@ -34,7 +36,7 @@ class ScheduleSync:
         self._gateway = gateway
         self._problems: dict[str, str] = {}
         self._in_temporal: str | None = None
-        """The digest of the configuration whose schedules were last brought to Temporal, all of them."""
+        """The digest of the newest configuration whose schedules are all in Temporal."""
         self._statuses = SingleFlightCache(self._read_status, forget_after_s=STATUS_TTL_S)
 
     async def reconcile(self) -> None:

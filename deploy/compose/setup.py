@@ -30,7 +30,8 @@ from justenough.adapters.runtime.private_files import read_json, write_private
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.validation_messages import describe_error
-from worker.provisioning import PersonSeed, VaultTarget, WriteOutcome, provision_vault
+from worker.provisioning.admin_client import WriteOutcome
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
 
 SECRETS = Path("/run/secrets/setup")
 KEYS, LOGIN, PEOPLE = SECRETS / "recovery.json", SECRETS / "setup.approle.json", SECRETS / "people.json"

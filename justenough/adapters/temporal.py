@@ -29,9 +29,9 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 
 CONNECT_TIMEOUT_S = 5.0
 RECONNECT_TIMEOUT = timedelta(seconds=3)
-"""Limit for each attempt to connect. The system's own is two minutes, and calls have no timeout while the client connects."""
+"""Limit for each attempt to connect. The system's own limit is two minutes, and calls have no timeout while the client connects."""
 KEEP_ALIVE = KeepAliveConfig(interval_millis=10_000, timeout_millis=5_000)
-"""After this silence the client asks whether the server is there, and connects again if there is no answer.
+"""After `interval_millis` of silence the client asks whether the server is there. Without an answer, it connects again.
 
 Temporal's servers reject clients that ask more often.
 """

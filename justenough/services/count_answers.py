@@ -182,7 +182,7 @@ def count_withdrawal(deps: Deps, job: str, requested: EntryView) -> str | None:
 def lapsed_answer_events(job: str, ladder: Ladder, lapsed: Iterable[tuple[ApprovalAnswer, Rejection]], *, at: datetime) -> Iterator[Event]:
     """Yield an event for each answer that counted and does not any more."""
     for answer, rejection in lapsed:
-        # It may count again in between, so each verification, after an answer or an escalation, has an entry of its own.
+        # The answer may count again in between, so each verification, after an answer or an escalation, records an entry of its own.
         about, raw = f"{ladder.request}/{LAPSED}-{ladder.current}-{ladder.answers[-1].person}", answer.signed.model_dump(mode="json")
         yield approval_rejected_event(job, rejection.message, at=at, about=about, raw=raw, request=ladder.request, person=answer.person)
 

@@ -102,7 +102,7 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
         return Rejection("request_unknown", "no such request of this job has been recorded")
     original, held = recorded
     access = apply_grant(original, grant)
-    # The order within its ancestors' limits says nothing of a lesser action: each action counts by itself.
+    # That the order is within its ancestors' limits says nothing about a lesser action: each action is checked by itself.
     if rejection := why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement):
         return rejection
     phase: Phase = "start" if start else "runtime"

@@ -6,8 +6,6 @@ Nothing is cached, because ancestors that still run may touch more. Records noth
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import suppress
-from dataclasses import dataclass
 from typing import Any
 
 from justenough.domain.approvals.tiers import Person
@@ -27,39 +25,6 @@ TOUCHING_EVENTS = (EventType.ACCESS_REQUESTED, EventType.CREDENTIAL_ISSUED, Even
 
 class NoSuchParent(GiveUp):
     """The named parent is unknown, or its chain of ancestors is too long."""
-
-
-@dataclass(frozen=True, slots=True)
-class AncestorJob:
-    """One ancestor of a job."""
-
-    job: str
-    name: str
-    task: str
-    requester: str
-    """Login name."""
-    touched: HeldAccess
-
-    def to_view(self) -> views.Ancestor:
-        """Build the view that people see."""
-        resources, sensitivity = tuple(sorted(self.touched.touched_resources)), self.touched.touched.name.lower()
-        return views.Ancestor(
-            job=self.job, name=self.name, task=self.task, requester=self.requester, touched=resources, sensitivity=sensitivity
-        )
-
-
-def read_ancestors(deps: Deps, parent: str | None) -> tuple[AncestorJob, ...]:
-    """Return the job's ancestors, nearest first; empty if `parent` is None. Raises NoSuchParent."""
-    return tuple(
-        AncestorJob(
-            job=job,
-            name=submitted["name"],
-            task=submitted["task"],
-            requester=submitted["requester_name"],
-            touched=_read_touched(deps, job),
-        )
-        for job, submitted in read_submissions(deps, parent)
-    )
 
 
 def read_submissions(deps: Deps, parent: str | None) -> Iterator[tuple[str, Mapping[str, Any]]]:
@@ -126,16 +91,29 @@ def why_no_chain(deps: Deps, parent: str) -> Rejection | None:
 
 def inherit_touched(deps: Deps, parent: str | None, held: HeldAccess) -> HeldAccess:
     """Return a job's held access, with the resources that its ancestors have touched so far added as touched. Raises NoSuchParent."""
-    for ancestor in read_ancestors(deps, parent):
-        held = held.with_inherited(ancestor.touched)
+    for job, _ in read_submissions(deps, parent):
+        held = held.with_inherited(_read_touched(deps, job))
     return held
 
 
 def ancestor_views(deps: Deps, parent: str | None) -> tuple[views.Ancestor, ...]:
-    """Return the views of a job's ancestors; empty if one is unknown."""
-    with suppress(NoSuchParent):
-        return tuple(ancestor.to_view() for ancestor in read_ancestors(deps, parent))
-    return ()
+    """Return the views of a job's ancestors, nearest first; empty if one is unknown."""
+    try:
+        return tuple(_to_view(deps, job, submitted) for job, submitted in read_submissions(deps, parent))
+    except NoSuchParent:
+        return ()
+
+
+def _to_view(deps: Deps, job: str, submitted: Mapping[str, Any]) -> views.Ancestor:
+    touched = _read_touched(deps, job)
+    return views.Ancestor(
+        job=job,
+        name=submitted["name"],
+        task=submitted["task"],
+        requester=submitted["requester_name"],
+        touched=tuple(sorted(touched.touched_resources)),
+        sensitivity=touched.touched.name.lower(),
+    )
 
 
 def _read_touched(deps: Deps, job: str) -> HeldAccess:

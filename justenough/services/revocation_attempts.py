@@ -57,7 +57,7 @@ class RevocationTracker:
             return progress.failed
 
     def record_earlier_failure(self, job: str, *, now: datetime) -> None:
-        """Record that a worker, perhaps another, has failed before: the next failure counts as the second."""
+        """Record that a worker, perhaps another one, has failed before, so that the next failure counts as the second."""
         with self._lock:
             progress = self._progress_of(job, now)
             progress.failed = max(progress.failed, 1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -45,18 +45,7 @@ def ask(
 ) -> Credential:
     """Return a credential that is valid until you release it, its ttl has passed, or the job ends. Otherwise like `access`."""
     request = AccessRequest.build(resource, action, reason=reason, ttl=ttl)
-    end, unknown = None if wait is None else time.monotonic() + seconds_of(wait), ""
-    while True:
-        answer = request.send()
-        if isinstance(answer, Credential):
-            return answer
-        try:
-            request.wait_for_answer(answer, end=end)
-        except Invalid:
-            # The broker does not know it any more: a failover of the store lost it. Asked again, the broker makes another one.
-            if answer == unknown:
-                raise
-            unknown = answer
+    return request.obtain(request.send, wait=wait)
 
 
 def identity(audience: str) -> Identity:
@@ -118,12 +107,27 @@ class AccessRequest:
         ids = {"id": body["credential_id"], "request_id": body["request_id"]}
         return Credential(self.broker, body["data"], resource=resource, action=action, expires_at=until, **ids)
 
+    def obtain(self, send: Callable[[], Credential | str], *, wait: str | float | None) -> Credential:
+        """Return the credential, however often people must be asked for it. `send` is this request's, or does more with its answer."""
+        end, unknown = None if wait is None else time.monotonic() + seconds_of(wait), ""
+        while True:
+            answer = send()
+            if isinstance(answer, Credential):
+                return answer
+            try:
+                self.wait_for_answer(answer, end=end)
+            except Invalid:
+                # The broker does not know it any more: a failover of the store lost it. Asked again, the broker makes another one.
+                if answer == unknown:
+                    raise
+                unknown = answer
+
     def wait_for_answer(self, request_id: str, *, end: float | None) -> None:
         """Return once people have approved. Raises Denied if they have not, Pending at `end` (monotonic time)."""
         path, what = f"/v1/requests/{quote(request_id, safe='')}", f"{self.body['action']} on {self.body['resource']}"
         while True:
             began = time.monotonic()
-            # An outage does not end the request, and people may take days.
+            # An outage does not end the request, and people may take days, so keep asking.
             _, body = self.broker.call("GET", path, wait=MAX_WAIT_S, until=math.inf if end is None else end)
             state = body["state"]
             if state == "approved":

@@ -64,7 +64,7 @@ class BrokerClient:
         """Return an answer's status and body, or raise the error for its status.
 
         `wait`: the most seconds for which the broker waits for people in one answer; None if the call takes no `wait`. `until` (monotonic time):
-        the end of the whole wait, and of retrying while a server is down, which goes on for RETRY_TIMEOUT_S at least.
+        the end of the whole wait. While a server is down, the call is retried until then, and for at least RETRY_TIMEOUT_S.
         """
         end = gone = math.inf
         while True:

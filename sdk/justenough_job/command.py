@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
@@ -124,17 +123,16 @@ def _obtain(arguments: argparse.Namespace, stack: ExitStack, signals: SignalRela
                 until = credential.expires_at.isoformat(timespec="seconds")
                 print(f"justenough-access: {credential.id} not released ({error}); valid until {until} or the job's end", file=sys.stderr)
 
-    request = AccessRequest.build(arguments.resource, arguments.action, reason=arguments.reason, ttl=arguments.ttl)
-    end = None if arguments.wait is None else time.monotonic() + seconds_of(arguments.wait)
-    while True:
+    def send() -> Credential | str:
         # A signal between the broker's answer and its reading here would leave a credential that nobody gives back.
         with signals.defer():
             answer = request.send()
             if isinstance(answer, Credential) and arguments.command:
                 stack.callback(give_back, answer)
-        if isinstance(answer, Credential):
-            return answer
-        request.wait_for_answer(answer, end=end)
+        return answer
+
+    request = AccessRequest.build(arguments.resource, arguments.action, reason=arguments.reason, ttl=arguments.ttl)
+    return request.obtain(send, wait=arguments.wait)
 
 
 class SignalRelay:

@@ -1,4 +1,4 @@
-"""What the tests of certificates stand on: one credential issued as sessions issue, and OpenSSH's own word on SSH certificates."""
+"""Helpers of the certificate tests: one credential, issued as sessions issue it, and OpenSSH's own verdict on SSH certificates."""
 
 from __future__ import annotations
 

@@ -15,8 +15,9 @@ from justenough.domain.core.secret import Secret
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.tcp_door import Door
 from tests.activities.vault_shop import EXAMPLE, PASSWORD, PASSWORD_HASH, Desk, Shop, open_desk
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
-from worker.stack import StackPaths, running_stack
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 
@@ -41,7 +42,7 @@ def shop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shop]:
             shop.admin("POST", f"sys/auth/{mount}", {"type": "userpass"})
             for name in PEOPLE:
                 shop.admin("POST", f"auth/{mount}/users/{name}", {"password_hash": PASSWORD_HASH})
-        # It finds that everyone has their password.
+        # Provisioning finds that everyone has a password already.
         provision_vault(VaultTarget(settings, admin_token=Secret(admin_token), people=people, environment=environment))
         yield shop
         door.close()
@@ -53,7 +54,7 @@ def blind(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
 
     def change(catalog: dict[str, Any]) -> None:
         catalog["resources"]["orders-db"]["actions"]["read"]["target"] = None
-        # They connect to it.
+        # The tools connect to the target.
         del catalog["tools"]
 
     with open_changed_desk(shop, tmp_path, change) as made:

@@ -1,4 +1,4 @@
-"""How tests lose a credential, and revoke: as the job's own session does, or from outside as whoever finds a job without one."""
+"""How tests lose a credential, and revoke: as the job's own session does, or from outside, as for a job that has no session."""
 
 from __future__ import annotations
 

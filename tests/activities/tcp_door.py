@@ -64,7 +64,7 @@ class Door:
 
     @contextmanager
     def leading_to(self, port: int) -> Iterator[None]:
-        """For the length of a block, forward new connections to another port, as after a failover; those that are there stay."""
+        """During a block, forward new connections to another port, as after a failover. Existing connections stay."""
         before, self._behind = self._behind, port
         try:
             yield
@@ -72,7 +72,7 @@ class Door:
             self._behind = before
 
     def is_quiet(self) -> bool:
-        """Whether all that came through has been forwarded to its end."""
+        """Whether everything that was received has been forwarded."""
         with self._lock:
             return all(end.fileno() < 0 for pair in self._pairs for end in pair)
 
@@ -94,7 +94,7 @@ class Door:
             try:
                 far = socket.create_connection(("127.0.0.1", self._behind))
             except OSError:
-                # The server is away: whoever comes sees a connection that ends, and may come again.
+                # The server is away: clients see a connection that ends, and may connect again.
                 near.close()
                 continue
             for end in (near, far):

@@ -1,4 +1,6 @@
-"""Answers as the worker counts them, on real servers: what was taken back stays so, and a workflow's word about earlier answers is no answer."""
+"""How the worker counts answers, on real servers: withdrawn ones stay withdrawn, and what a workflow says about earlier answers is not
+believed.
+"""
 
 from __future__ import annotations
 
@@ -394,7 +396,7 @@ def test_a_session_counts_a_withdrawal_that_the_workflow_has_not_counted(at: Des
     assert job.state() is before
     assert count(withdrawal) == (job.request if is_approved else None)
     assert job.state() is (RequestState.WITHDRAWN if is_approved else before)
-    # The workflow may have counted it meanwhile.
+    # The workflow may have counted the withdrawal meanwhile.
     assert count(withdrawal) == (job.request if is_approved else None)
     assert count(withdrawal, by=other) is None
 
@@ -451,7 +453,7 @@ def test_break_glass_that_policy_forbids_does_not_count(at: Desk) -> None:
     job = WaitingJob(at, job_spec=RESTRICTED)
     assert job.answer(at.shop.newcomer("glass-rejected", "break-glass"), "break_glass") == "pending"
     assert job.rejections() == ["policy denies read for 5m by break-glass (no-breaking-glass-for-restricted)"]
-    # Nothing of it stays: the people of the tier can still approve.
+    # Nothing of the break-glass stays: the people of the tier can still approve.
     first, second = (at.shop.newcomer(f"after-glass-{number}", "security") for number in range(2))
     assert [job.answer(first), job.answer(second)] == ["pending", "approved"]
 
@@ -483,7 +485,7 @@ def test_nobody_can_decide_on_a_descendant_of_their_own_job_that_another_login_l
 
     assert (grandchild.answer(owner), grandchild.rejections()) == ("pending", [why])
     assert grandchild.answer(owner, "deny") == "pending"
-    # To give it up is theirs as it is any approver's.
+    # They may withdraw it, as any approver may.
     assert [grandchild.answer(other), grandchild.answer(delegate), grandchild.answer(owner, "withdraw")] == [
         "pending",
         "approved",

@@ -1,4 +1,4 @@
-"""Sessions of dead workers are recognised by their locks; those of workers that live, however slow they are, are left alone."""
+"""Sessions of dead workers are recognised by their locks; those of running workers, however slow, are left alone."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_only_one_worker_deals_with_a_dead_session(settings: Settings, job: str,
     (dead,) = find_dead_sessions(settings)
     assert find_dead_sessions(settings) == ()
     os.close(dead.lock)
-    # Whoever dealt with it died, too.
+    # The process that dealt with the dead session died, too.
     assert dead_jobs(settings) == [job]
 
 

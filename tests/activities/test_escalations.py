@@ -140,7 +140,7 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         if loses == "its group":
             at.shop.leave(person, "security")
         else:
-            # As the console records it while Vault does not answer: the workflow does not learn of it.
+            # The console records a withdrawal like this while Vault does not answer. The workflow does not learn of it.
             taken_back = Withdrawal(person=person.id, name=person.name, reason="a mistake", signed=None)
             at.deps.store.ledger.append(
                 [approval_withdrawn_event(job.job, job.ladder.request, taken_back, verdict="pending", at=at.deps.now())]
@@ -151,7 +151,7 @@ def test_an_escalation_does_not_approve_a_request_with_an_approval_that_no_longe
         results = [job.climb(job.ladder) for _ in range(2)]
 
         assert [result.approved for result in results] == [False, False]
-        # Whoever has left may come back, but cannot answer again.
+        # Keep the answer of somebody who has left: they may come back, but cannot answer again.
         kept = results[0].ladder.answers if results[0].ladder else ()
         assert [answer.person for answer in kept] == ([person.id] if loses == "its group" else [])
         assert (job.request().state, job.request().current_tier) == (RequestState.PENDING, 2)
@@ -200,7 +200,7 @@ def test_a_request_that_a_failover_lost_is_recorded_again_once_its_tier_should_h
     view = job.request()
     assert (view.state, view.digest, view.tier, view.current_tier) == (RequestState.PENDING, before.digest, before.tier, before.tier)
     assert again == job.ladder.model_copy(update={"respond_by": again.respond_by})
-    # The workflow waits for as long as its deadline was put off.
+    # The workflow waits for the time by which its deadline was put off.
     assert view.expires_at is not None
     left = view.expires_at - at.deps.now()
     assert left <= again.respond_by - job.ladder.respond_by < left + timedelta(minutes=1)

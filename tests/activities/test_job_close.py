@@ -1,4 +1,4 @@
-"""Closing a job with a proof that its ledger could not take: it is looked at anew, and a job whose proof nobody can look at stays open."""
+"""A job is closed with a proof that its ledger could not record: the job is checked again, and stays open if nobody can check it."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_an_irrevocable_credential_is_recorded_as_residual_when_the_job_closes(a
 
 
 def test_a_job_whose_access_no_worker_has_revoked_is_left_to_the_sweep_and_is_not_clean(at: Desk) -> None:
-    # Whoever took the revocation's task answered that all is dead, and the session died before it recorded the credential.
+    # An attacker took the revocation's task and answered that all is dead, and the session died before it recorded the credential.
     job, _ = lose_an_issue(at)
     close_job(at, job, ())
     assert at.entry_types(job)[-2:] == ["job.ended", "revocation.started"]

@@ -1,4 +1,4 @@
-"""A job takes a place by its verified order; whoever starts a workflow with an order that says otherwise gets no more places."""
+"""A job takes a place by its verified order; starting a workflow with a false order gives nobody more places."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Calls with long arguments: other jobs notice nothing, and a call that takes long to examine does not prolong its own job's access."""
+"""Calls with long arguments: other jobs are not affected, and a call that takes long to examine does not prolong its own job's access."""
 
 from __future__ import annotations
 

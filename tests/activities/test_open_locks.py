@@ -1,4 +1,4 @@
-"""Opening a lock as the worker does: once, whatever becomes of the attempts; what a broken attempt left ends with the job."""
+"""The worker opens a lock once, whatever happens to the attempts. What a failed attempt left behind ends with the job."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_token_left_by_a_broken_attempt_opens_nothing_and_ends_with_the_job(at
     at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
     wrapping = control_groups.decrypt(at.deps.vault, kept.ciphertext, about=waiting.request)
 
-    # One look is enough: no session ever had the right to issue.
+    # One check is enough, because no session ever had the right to issue.
     assert revoke_from_outside(at, waiting.job).confirmed
 
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
@@ -149,7 +149,7 @@ def test_no_lock_is_opened_for_a_job_that_has_ended_meanwhile(at: Desk, monkeypa
     at.deps.store.claims.close(waiting.job, at.clock.now())
     waiting.open_locks(at.deps)
     assert at.deps.vault.prefix_accessors(waiting.job) == ()
-    # Nobody could unwrap it, but it would live for hours, and Vault would list it as the job's.
+    # Otherwise the wrapping token would live for hours, and Vault would list it as the job's, although nobody could unwrap it.
     assert control_groups.read_state(at.deps.vault, wrapped[0].accessor) is None
     assert not {"lock.opened", "approval.opened"} & set(at.entry_types(waiting.job))
 
@@ -189,7 +189,7 @@ def why_not(at: Desk, waiting: LockedJob, answer: ApprovalAnswer) -> str | None:
 
 
 def why_not_redeemed(at: Desk, waiting: LockedJob, issue: ResolvedIssue = PAYOUT_ISSUE) -> str:
-    """Return why a locked issue is refused, to a worker that goes by nothing but Vault and the store."""
+    """Return why a locked issue is refused if a worker knows nothing but what Vault and the store say."""
     with pytest.raises(VaultRefused) as refused:
         redeem_control_group(at.deps, waiting.request, issue)
     assert at.shop.users_of(waiting.job) == []

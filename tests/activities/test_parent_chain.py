@@ -1,4 +1,4 @@
-"""What a job's ancestors have touched, as the ledger tells it."""
+"""What a job's ancestors have touched, according to the ledger."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from justenough.domain.jobs.credentials import CredentialHandle, HeldAccess
 from justenough.domain.jobs.states import Action, Revocable, Sensitivity
 from justenough.domain.ledger.events import Event
 from justenough.services.ledger_events import order_events
-from justenough.services.parent_chain import MAX_ANCESTORS, ancestor_views, inherit_touched, read_ancestors
+from justenough.services.parent_chain import MAX_ANCESTORS, ancestor_views, inherit_touched, read_submissions
 from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.activities.vault_shop import SPEC, Shop, open_desk
 
@@ -46,7 +46,7 @@ def test_a_chain_of_too_many_ancestors_is_refused(shop: Shop, tmp_path: Path) ->
             assert isinstance(verified, VerifiedOrder), verified
             at.deps.store.ledger.append(order_events(at.deps, order, verified))
             chain.append(job)
-        assert len(read_ancestors(at.deps, chain[-2])) == MAX_ANCESTORS
+        assert len(tuple(read_submissions(at.deps, chain[-2]))) == MAX_ANCESTORS
         refused = verify_order(at.deps, ops.order(new_job_id("dev", now=now), {"parent": chain[-1]}, now=now, spec=SPEC), now=now)
     assert isinstance(refused, Rejection)
     why = "the job would have more than 10 ancestors; 10 is the maximum"

@@ -1,4 +1,4 @@
-"""Revoking as an activity: Temporal hears of it for as long as it lasts, and of nobody but who may ask."""
+"""Revoking as an activity: it sends heartbeats as long as it runs, and only accepts jobs of its own installation."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ pytestmark = pytest.mark.servers
 
 
 def revocations(deps: Deps, *, reaches_vault: bool = True) -> RevocationActivities:
-    """Return the revocations of a worker whose latest check found this."""
+    """Return the revocation activities of a worker that did or did not reach Vault in its latest check."""
     return RevocationActivities(deps, reaches_vault=lambda: reaches_vault)
 
 
@@ -89,7 +89,7 @@ async def test_the_credential_of_one_request_is_revoked_under_the_names_that_any
     result = await ActivityEnvironment().run(revocations(at.deps).revoke_credential, revoke_input)
     assert result.confirmed
     assert at.shop.users_of(job) == []
-    # Vault is not asked again to end what is dead.
+    # Vault is not asked again to revoke what is already revoked.
     leases: list[str] = []
     monkeypatch.setattr(at.deps.vault, "revoke_lease", leases.append)
     assert (await ActivityEnvironment().run(revocations(at.deps).revoke_credential, revoke_input)).confirmed
@@ -197,7 +197,7 @@ async def test_a_worker_that_stops_leaves_its_revocations_to_another_at_once(at:
     environment, ending = ActivityEnvironment(), revocations(at.deps)
     wanted = [RevokeInput(job=job, by="compensation", why="its worker died") for job in jobs]
     revoking = [asyncio.create_task(environment.run(ending.revoke_job, one)) for one in wanted]
-    # Those that wait for their second look hold nobody up: all have had their first before any is done.
+    # Jobs that wait for their second check delay no other: all have had their first check before any is done.
     await asyncio.to_thread(until, lambda: not any(map(at.shop.users_of, jobs)), "all access ended")
     assert not any(one.done() for one in revoking)
     environment.worker_shutdown()
@@ -234,7 +234,7 @@ async def test_a_revocation_that_fails_once_at_each_of_two_workers_is_overdue(at
     assert revocation_state(at, job) == "overdue"
 
 
-def test_what_a_worker_saw_before_anothers_proof_hides_no_later_failure(at: Desk) -> None:
+def test_what_a_worker_saw_before_another_proved_the_job_hides_no_later_failure(at: Desk) -> None:
     job = at.job()
     at.issue(job)
     first, other = (replace(at.deps, revocation_tracker=revocation_attempts.RevocationTracker()) for _ in range(2))

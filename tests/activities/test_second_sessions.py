@@ -1,4 +1,4 @@
-"""A job has one session: another one, whoever starts it, is refused before it issues anything."""
+"""A job has one session: any other session is refused before it issues anything, whoever starts it."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ async def run_session(at: Desk, order: JobInput) -> SessionResult:
 async def test_a_second_session_is_refused_although_the_first_has_recorded_nothing_yet(at: Desk) -> None:
     first = start_session(at, SPEC["access"][0])
     result = await run_session(at, first.order)
-    # Only the first one knows what it holds.
+    # Only the first session knows what it holds.
     assert (result.outcome, result.reason, result.clean) == (JobState.FAILED, REFUSED, False)
     assert "job.refused" in at.entry_types(first.job)
     assert at.deps.vault.prefix_accessors(first.job) == ()

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.servers
 
 
 def session_of(job: str) -> ActivityEnvironment:
-    """Return an environment as that of a session of the job's workflow."""
+    """Return an activity environment like that of a session of the job's workflow."""
     environment = ActivityEnvironment()
     environment.info = replace(ActivityEnvironment.default_info(), workflow_type="Job", workflow_id=job)
     return environment
@@ -40,7 +40,7 @@ def session_of(job: str) -> ActivityEnvironment:
 
 @pytest.fixture
 def door(at: Desk) -> Iterator[Door]:
-    """A door in front of Vault."""
+    """A door in front of Vault, which a test can close."""
     with closing(Door(urlsplit(at.deps.vault.address).port or 80)) as door:
         yield door
 
@@ -73,7 +73,7 @@ async def test_a_session_that_waits_for_the_store_sends_heartbeats_before_it_beg
     environment.on_heartbeat = lambda *_: beats.release()
     sessions = SessionActivities(at.deps, Sandbox.probe(at.deps.settings))
     with closing(sqlite3.connect(tmp_path / "store.db", isolation_level=None)) as other:
-        # Its first write, of the refused argument, waits for this writer.
+        # The session's first write, which records the refused argument, waits for this writer.
         other.execute("BEGIN IMMEDIATE")
         session = asyncio.create_task(environment.run(sessions.receive, RawValue(Payload())))
         try:

@@ -1,4 +1,4 @@
-"""What a sweep tells of each target."""
+"""What a sweep reports about each target."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Looking into a real PostgreSQL: whose users are found, what happens when it is away, and that nothing of it leaks."""
+"""Inspecting a real PostgreSQL: whose users are found, what happens if it is unavailable, and that no secret leaks."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_an_unreachable_target_is_a_failure_that_names_it_and_is_checked_again_w
         assert away.traces == ()
         assert len(away.failures) == 1
         assert f"127.0.0.1:{at.shop.door.port}/shop" in away.failures[0]
-        # Who is refused by nobody may still be able to log in.
+        # An unreachable target refuses nobody: the user may still be able to log in.
         with pytest.raises(TargetDown, match=f"^cannot log in to 127.0.0.1:{at.shop.door.port}/shop: Connection refused$"):
             log_in_once(target, Secret("user"), Secret("password"))
     assert at.deps.targets.inspect(job).traces

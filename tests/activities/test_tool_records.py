@@ -1,4 +1,4 @@
-"""What a job used its tools for reaches the ledger, and its answers the job, even if the store is away right after a call."""
+"""A job's tool calls reach the ledger, and their answers the job, even if the store becomes unavailable right after a call."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job used its model for reaches the ledger, however slow that is."""
+"""A job's use of its model reaches the ledger, however slow the ledger is."""
 
 from __future__ import annotations
 

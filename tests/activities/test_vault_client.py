@@ -1,4 +1,4 @@
-"""Vault as the worker uses it, against a real one: what it gives, how it fails, how the login is kept."""
+"""The worker's Vault client against a real Vault: what it returns, how it fails, how it keeps its login."""
 
 from __future__ import annotations
 
@@ -193,7 +193,7 @@ def test_the_newest_version_of_the_key_signs_and_every_version_verifies(at: Desk
 
     signed = [worker.sign_identity(asked)]
     at.shop.admin("POST", "transit/keys/je-jobs/rotate")
-    # A worker that was not here at the rotation learns of it too.
+    # A worker that started after the rotation uses the new version, too.
     signed += [worker.sign_identity(asked), worker.sign_identity(asked), at.shop.worker_vault().sign_identity(asked)]
     assert [message for message, _ in signed] == [b"version 1", *[b"version 2"] * 3]
     keys = console.identity_keys()

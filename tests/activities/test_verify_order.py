@@ -200,7 +200,7 @@ def record(at: Desk, order: JobInput) -> JobInput:
     return order
 
 
-def test_an_order_of_more_than_its_parent_job_has_is_rejected(at: Desk) -> None:
+def test_an_order_for_more_than_its_parent_job_has_is_rejected(at: Desk) -> None:
     ops, now = at.shop.sign_in("ops"), at.clock.now()
     parent = record(at, ops.order(fresh_job_id(at), now=now))
     child = ops.order(fresh_job_id(at), {"parent": parent.job}, now=now, spec=WIDER)
@@ -234,7 +234,7 @@ def test_a_job_has_nothing_once_its_parents_order_was_changed_in_the_store(at: D
         store.execute(change)
 
     assert why.format(parent) in rejection_message(verify_order(at.deps, child, now=now))
-    # So is a running job, at each issue and renewal.
+    # A running job is checked in the same way, at each issue and renewal.
     assert why.format(parent) in rejection_message(why_exceeds_ancestors(at.deps, access, verified.statement))
 
 

@@ -1,4 +1,4 @@
-"""What the tests of Vault access and revocation stand on: the shop on real servers, jobs that hold credentials, people who sign."""
+"""Shared by the tests of Vault access and revocation: the shop on real servers, jobs that hold credentials, people who sign."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ class Shop:
         return self._call(method, path, body, token=token).status_code
 
     def users_of(self, job: str) -> list[str]:
-        """What PostgreSQL itself says, asked past the door."""
+        """Return a job's users, read from PostgreSQL itself and not through the door."""
         with psycopg.connect(self.superuser, autocommit=True) as connection:
             rows = connection.execute("SELECT rolname FROM pg_roles WHERE strpos(rolname, %s) > 0", [job]).fetchall()
         return [str(name) for (name,) in rows]

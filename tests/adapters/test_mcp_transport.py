@@ -1,4 +1,4 @@
-"""What a server sends must not take the event loop's time from other jobs; what is no answer is reported as such."""
+"""What a server sends must not take the event loop's time from other jobs. An invalid answer is reported as what it is."""
 
 from __future__ import annotations
 
@@ -77,14 +77,14 @@ def hub() -> Iterator[McpServer]:
         ("other", "tools/call", "the upstream answers with an error: the response answers a different request"),
         ("ended", "tools/call", "the upstream answers with an error: the stream ended without a response to the request"),
         ("unfit", "tools/call", "the upstream's response does not conform to MCP, or to its own schema"),
-        ("unsendable", "tools/call", "the upstream's session id has characters that no header can send back"),
+        ("unsendable", "tools/call", "the upstream's session id has characters that no header can carry"),
         ("bulky", "tools/call", f"the upstream sent a message with more than 10,000 values, {UNCOUNTED}"),
         ("schemas", "tools/list", "the upstream sent more than 100,000 values, not counting structured content"),
         ("chatty", "tools/call", "the upstream sent more than 10,000 messages"),
         ("paging", "tools/list", "the upstream's tools: more than 50 pages"),
     ],
 )
-async def test_an_answer_that_is_none_is_reported_as_what_it_is(hub: McpServer, mode: str, at: str, why: str) -> None:
+async def test_an_invalid_answer_is_reported_as_what_it_is(hub: McpServer, mode: str, at: str, why: str) -> None:
     async def converse(conversation: McpConversation) -> None:
         await conversation.list_tools()
         await conversation.call_tool("get_issue", {"number": 1})

@@ -219,7 +219,7 @@ UNREACHABLE: dict[str, tuple[str, str | None, str]] = {
     "no such host": ("http://vault.invalid:8200", None, "; check VAULT_ADDR and that server"),
     "no URL": ("vault:8200", None, "(InvalidSchema); write it as https://host:8200"),
     "no scheme": ("nonsense", None, "(MissingSchema); write it as https://host:8200"),
-    "plain HTTP": ("http://localhost:{port}", None, "speaks TLS: write VAULT_ADDR with https://"),
+    "plain HTTP": ("http://localhost:{port}", None, "speaks TLS; write VAULT_ADDR with https://"),
     "a broken answer": (
         "http://127.0.0.1:{broken}",
         None,

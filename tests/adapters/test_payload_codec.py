@@ -121,7 +121,7 @@ async def test_a_payload_that_cannot_be_decrypted_is_passed_on_and_vault_is_aske
 
 
 async def test_a_key_that_vault_may_decrypt_again_is_asked_for_again_after_a_while(book: KeyBook, time: list[float]) -> None:
-    """As after `min_decryption_version` was raised by mistake, and lowered again."""
+    """`min_decryption_version` was raised by mistake, and lowered again."""
     encrypted, reader = await codec_of(book).encode([CLEAR]), codec_of(book)
     kept, book.keys = book.keys, {}
     assert await reader.decode(encrypted) == encrypted

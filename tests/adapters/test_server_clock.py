@@ -36,7 +36,7 @@ class Machine:
         """Send a request that arrives after `there` seconds and whose answer takes `back`."""
         sent = self.clock.steady()
         self.passed += there
-        # What an answer tells is rounded to whole seconds.
+        # The time in an answer is rounded to whole seconds.
         at = NOON + round(self.passed)
         self.passed += back
         self.clock.note(at, sent=sent)
@@ -105,7 +105,7 @@ def test_a_connection_that_logs_in_knows_vaults_time(vault: TlsVault, tmp_path: 
 
 @pytest.mark.parametrize("ahead", [-HOUR_S, HOUR_S])
 def test_the_time_is_that_of_the_active_node_not_of_the_standby_that_dates_its_answer(tmp_path: Path, ahead: float) -> None:
-    """Here the standby agrees with this machine, and the active node, which ends leases, does not."""
+    """The standby's clock agrees with this machine's; that of the active node, which ends leases, does not."""
     active = datetime.now(UTC) + timedelta(seconds=ahead)
     with serve_canned_answers() as standby, closing(VaultConnection(standby.address)) as connection:
         standby.set_response(200, {"data": {"expire_time": (active + timedelta(seconds=600)).isoformat(), "ttl": 600}})

@@ -1,4 +1,6 @@
-"""Connections to a real Temporal: plain, behind TLS with a private CA, and behind TLS that demands a client certificate; and what is said of each failure."""
+"""Connections to a real Temporal: plain, behind TLS with a private CA, and behind TLS that requires a client certificate; and the error for
+each failure.
+"""
 
 from __future__ import annotations
 
@@ -126,7 +128,7 @@ async def test_a_profile_file_can_configure_tls_without_a_client_certificate(
         (b"HTTP/1.1 403 Forbidden", "accepts our TLS connection, but refuses us; check TEMPORAL_API_KEY"),
     ],
 )
-def test_each_failure_behind_tls_is_told_apart(certificates: tuple[Path, dict[str, ssl.SSLContext]], reply: bytes, why: str) -> None:
+def test_each_failure_behind_tls_has_its_own_message(certificates: tuple[Path, dict[str, ssl.SSLContext]], reply: bytes, why: str) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listening:
 
         def serve() -> None:
@@ -162,7 +164,7 @@ async def test_a_server_that_is_not_temporal_and_an_unreachable_one_get_differen
 
 
 async def test_a_call_ends_if_a_firewall_swallows_the_attempt_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The system would try for two minutes, and the call's own timeout would not run meanwhile."""
+    """By default the system tries to connect for two minutes, during which the call's own timeout does not run."""
     monkeypatch.setattr("justenough.adapters.temporal.RECONNECT_TIMEOUT", timedelta(seconds=0.5))
     with swallow_connections() as address:
         client = await connect_temporal(Settings(temporal_address=address), identity="test", lazy=True)
@@ -171,7 +173,7 @@ async def test_a_call_ends_if_a_firewall_swallows_the_attempt_to_connect(monkeyp
 
 
 async def test_a_connection_that_a_firewall_has_forgotten_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The client's own default is to notice it after 45 seconds, and a session without heartbeats is lost after ten."""
+    """By default the client notices this after 45 seconds, but a session without heartbeats is lost after ten."""
     assert KEEP_ALIVE.interval_millis + KEEP_ALIVE.timeout_millis <= 15_000
     monkeypatch.setattr("justenough.adapters.temporal.KEEP_ALIVE", KeepAliveConfig(interval_millis=200, timeout_millis=200))
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -183,7 +185,7 @@ async def test_a_connection_that_a_firewall_has_forgotten_is_given_up(monkeypatc
 
 @pytest.mark.parametrize("turns", range(6))
 async def test_no_cancellation_is_lost_if_it_arrives_as_the_connection_fails(monkeypatch: pytest.MonkeyPatch, turns: int) -> None:
-    """Otherwise a console that cannot listen on its port stays, and no signal ends it."""
+    """If it were lost, a console that cannot listen on its port would keep running, and no signal would end it."""
     failed, explained = asyncio.Event(), threading.Event()
 
     async def connect(*_: object, **__: object) -> None:
@@ -227,7 +229,7 @@ async def test_a_namespace_gets_the_search_attributes_that_it_lacks(monkeypatch:
 
 
 class Administration:
-    """Temporal's administration, as its server's rights or an outage have it answer."""
+    """Temporal's administration, with the answers that missing rights or an outage would cause."""
 
     def __init__(self, *, lists: RPCStatusCode, adds: RPCStatusCode = RPCStatusCode.OK) -> None:
         self._lists, self._adds = lists, adds

@@ -8,7 +8,7 @@ import pytest
 
 from tests.attacks.intruder import Intruder
 from tests.support.shop import Witness
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 
 @pytest.fixture(scope="session")

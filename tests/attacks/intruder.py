@@ -32,7 +32,7 @@ from tests.support import temporal_client
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import pause
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 QUEUE = "intruder"
 OURS = "justenough-dev"

@@ -16,7 +16,7 @@ import httpx
 
 from tests.attacks.intruder import Intruder
 from tests.support.people import Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 VAULT_TOKEN = re.compile(rb"(?<![A-Za-z0-9_.])(?:s\.|hvs\.)[A-Za-z0-9]{24,}(?![A-Za-z0-9_.])")
 IDENTITY_TOKEN = re.compile(rb"eyJ[A-Za-z0-9_-]{8,}\.eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{16,}")
@@ -94,7 +94,7 @@ def files(stack: Stack) -> Iterator[Place]:
                 pages = _pages(path.read_bytes())
                 yield f"file {path.relative_to(stack.home)}", b"".join(b"\0" if page == ZEROS else page for page in pages)
             except FileNotFoundError:
-                continue  # A database removes files of its own while one looks.
+                continue  # A database may remove its files during the scan.
 
 
 def console_responses(stack: Stack, auditor: Human, jobs: Iterable[str]) -> Iterator[Place]:

@@ -22,7 +22,7 @@ from tests.attacks.intruder import Intruder
 from tests.attacks.secret_scan import IDENTITY_TOKEN, VAULT_TOKEN, ScanResult, all_places
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop, Witness, access, spec
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -22,7 +22,8 @@ from tests.attacks.secret_scan import ScanResult, all_places, scan
 from tests.attacks.test_canary import OWN, set_api_key
 from tests.support.people import Human
 from tests.support.shop import Shop, access
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -94,7 +95,7 @@ def gateway_scan(whole: Stack, shop: Shop, intruder: Intruder, ops: Human, audit
                 "streamed": job.call("POST", CHAT, {**asked, "stream": True}, **JSON),
             }
             assert all(answer.status == 200 for answer in answers.values()), answers
-            # Its own login's file is the control of this one.
+            # The file with the job's own login is the control for this search.
             files = {"own": job.find_texts('"password"'), "keys": job.find_texts(TOOLS_KEY, MODELS_KEY, json.dumps(TOOLS_KEY)[1:-1])}
         sent = {"tool": tools.authorization, "model": model.keys[-1]}
     traffic = [(f"traffic {name}", _bytes(answer)) for name, answer in answers.items()]

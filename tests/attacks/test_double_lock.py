@@ -16,8 +16,8 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.vault_names import job_role
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -92,7 +92,7 @@ def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
     # The third is used up by trying.
     for own in (stolen_worker.token, token, stolen_worker.request_credential(token)["token"]):
         assert stolen_worker.call(own, "POST", "sys/control-group/authorize", accessor).status_code == 403
-    # Nor with every grant at once, nor asking for another kind of answer, nor as nobody.
+    # Using all grants at once does not help, nor another kind of answer, nor a call without a token.
     assert (
         stolen_worker.unwrap(
             stolen_worker.request_credential(stolen_worker.job_token(GRANT, "je-grant-orders-db-admin", "je-grant-refunds-db-write"))
@@ -100,7 +100,7 @@ def test_a_compromised_worker_gets_only_the_wrapping_token_and_cannot_unwrap_it(
         == 400
     )
     assert stolen_worker.unwrap(stolen_worker.request_credential(token, **{"X-Vault-Wrap-TTL": "60s"})).status_code == 400
-    # People whom Vault does not ask open it neither, their own jobs' launcher first of all.
+    # People whom Vault does not ask cannot open it either, least of all the job's launcher.
     for person in (ops, lead):
         assert person.vault.post("sys/control-group/authorize", json=accessor).json()["data"] == {"approved": False}
     assert stolen_worker.unwrap(wrapped).status_code == 400
@@ -150,7 +150,7 @@ def test_a_wrapping_token_works_once_and_only_for_its_own_request(
     with pytest.raises(VaultRefused):
         control_groups.unwrap(vault, wrapped.secret, PAYOUT)
     assert control_groups.read_state(vault, wrapped.accessor) is None
-    # What it gave lives on until its job ends, and carries the job's name.
+    # The credential that was unwrapped lives until its job ends, and its user has the job's id in its name.
     assert len(shop.users_of(stolen_worker.job)) == 1
     vault.revoke_lease(issued.lease_id)
     assert shop.users_of(stolen_worker.job) == []

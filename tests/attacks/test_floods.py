@@ -21,7 +21,7 @@ from tests.chaos.steps import launch_leashed
 from tests.support.people import Human
 from tests.support.shop import Login, Shop, Witness, spec
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 PROGRAM = Path(__file__).with_name("programs") / "flood.py"

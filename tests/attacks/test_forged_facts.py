@@ -161,7 +161,7 @@ def test_a_foreign_workflow_cannot_report_for_a_session(ops: Human, intruder: In
 def test_a_foreign_workflows_revocation_is_recorded_as_such_and_needs_a_second_check(
     ops: Human, auditor: Human, intruder: Intruder
 ) -> None:
-    # One that has a session: only of a job that never had one is it known that nothing can be in flight.
+    # Use a job that has a session: for a job that never had one, it is known that nothing can be in flight.
     job = ops.launch(spec("sleep 300"))
     ops.until(job, "running")
     call = Call("revoke_job", {"job": job, "by": "guard", "why": "trust me", "attempts": 1})

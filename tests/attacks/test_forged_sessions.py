@@ -131,7 +131,7 @@ def test_a_false_worker_gets_nothing_that_needs_a_person(
 ) -> None:
     order = ops.order(spec("true", WRITE))
     job = order["id"]
-    # The digest is anybody's to compute; here the installation itself has told it, for the same spec.
+    # Anybody can compute the digest; here it comes from the installation itself, for the same spec.
     desk = Desk(ops, lead, security, {**elsewhere, "id": f"r{job[1:]}-1", "job_id": job}, elsewhere)
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1, *answers(desk))))
     assert answered["outcome"] == "denied"
@@ -156,7 +156,7 @@ def test_each_forged_approval_is_in_the_ledger(ops: Human, lead: Human, security
 def run_unswept(auditor: Human, run_job: Callable[[], tuple[str, Any]]) -> str:
     """Call `run_job`, which runs a false job and returns its id and result, until one succeeds; return its id.
 
-    Sweeps come every few seconds. To a sweep, a job whose workflow is a stranger's is lost, so it ends the access of one that it meets.
+    Sweeps come every few seconds. A sweep considers a job with a foreign workflow lost and ends its access, so an attempt may fail.
     """
 
     def was_swept(job: str) -> bool:
@@ -196,7 +196,7 @@ def test_a_genuine_approval_is_recorded_before_anything_is_issued(
         request = ops.until(job, "awaiting_approval")["requests"][0]
         order = job_input_of(auditor, job)
         call = Call("run_session", {"order": order, "granted": [grant(job, 1, answer(lead.decision(request, ttl=60)))]})
-        # It takes the place of the job's own run in one step: a sweep would end a job whose workflow is seen to be gone.
+        # Replace the job's own run in one step: a sweep that saw no workflow would end the job.
         return job, *intruder.run_workflow("Job", job, call)
 
     job = run_unswept(auditor, run_job)
@@ -242,7 +242,7 @@ def test_an_order_for_something_else_is_refused(
     job = changes.get("job", order["id"])
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(order["id"], 1), **changes))
     assert why in answered["reason"]
-    # What names no job stands in the chain for such things.
+    # Refusals that name no job are in the chain for events without a job.
     assert any(why in entry["why"] for entry in entry_data(auditor, job if job.startswith("j-") else "-", "job.refused"))
     assert_no_credential(auditor, shop, order["id"])
 
@@ -303,7 +303,7 @@ def test_a_denied_job_cannot_be_started_again(
 ) -> None:
     order, _, too_late = deny_job(ops, lead, security)
     job = order["id"]
-    # Not even a session that was on its way when it ended could go on: nobody holds the right to issue.
+    # Even a session that was starting when the job ended could not go on: nobody has the right to issue.
     assert intruder.write_store("UPDATE claims SET renewed_at = renewed_at WHERE job = ? AND closed_at IS NOT NULL", job) == 1
     (answered,) = intruder.run_workflow("Job", job, session_call(order, grant(job, 1, too_late)))
     assert_refused(auditor, shop, job, answered, "already run or ended")

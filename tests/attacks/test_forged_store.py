@@ -69,7 +69,7 @@ def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: H
     )
     told = lead.answer(request)
     assert (told.status_code, "the order is for another spec" in told.text) == (403, True), told.text
-    # Past the console, it runs as it was signed.
+    # If the approval bypasses the console, the job runs as it was signed.
     intruder.send_signal(job, "decide", json_payload(lead.decision(request)))
     seen = lead.until(job)
     assert seen["state"] == "succeeded"
@@ -78,7 +78,7 @@ def test_a_job_whose_rows_were_changed_runs_as_it_was_signed(ops: Human, lead: H
 
 
 def test_an_order_changed_in_the_store_does_not_start(ops: Human, auditor: Human, shop: Shop, intruder: Intruder) -> None:
-    # What the console's reconciler would do with such a row: start it as it stands.
+    # Do what the console's reconciler would do with such a row: start the job as recorded.
     order = ops.order(spec("true", WRITE))
     intruder.start_job(job_input(order, spec=spec("cat /etc/passwd", access())))
     assert [entry["why"] for entry in entry_data(auditor, order["id"], "job.refused")] == ["the order is for another spec"]
@@ -94,7 +94,7 @@ def test_a_launcher_whose_identity_is_hidden_in_the_store_still_cannot_approve(
     intruder.write_store("UPDATE requests SET requester_id = 'x' WHERE job_id = ?", job)
     intruder.write_store("UPDATE jobs SET requester_id = 'x', requester = 'x' WHERE id = ?", job)
     with change_group(shop, "support-leads", add=[ops.id]):
-        # As a console would hand it on that believes the store.
+        # Send the decision as a console would that believes the store.
         intruder.send_signal(job, "decide", json_payload(ops.decision(request)))
         until(lambda: entry_data(auditor, job, "approval.rejected"), "the attempt is in the ledger")
     assert auditor.job(job)["requests"][0]["state"] == "pending"

@@ -18,7 +18,7 @@ from tests.activities.broker.test_tool_gateway import tenant_order
 from tests.attacks import secret_scan
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -14,7 +14,7 @@ import pytest
 from justenough.domain.jobs import bundle
 from tests.support.people import Human
 from tests.support.shop import Shop, Witness, access, spec
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

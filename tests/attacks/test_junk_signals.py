@@ -1,4 +1,4 @@
-"""Junk signals of a stranger: none makes a workflow or its session deaf to people."""
+"""Junk signals from a stranger keep no workflow or session from serving people's requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_answers_and_revocations_still_count_after_a_flood_of_junk(
     write = access("orders-db", "write")
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", write))
     request = ops.until(job, "awaiting_approval")["requests"][0]
-    # Half of them encrypted, each with a key that Vault never made.
+    # Half of them are encrypted, each with a key that Vault never made.
     flood(intruder, job, "decide", [{"junk": number} if number % 2 else RawValue(encrypted_junk()) for number in range(JUNK_ANSWERS)])
     assert lead.answer(request).status_code in {200, 202}
     ops.until(job, "running")
@@ -49,7 +49,7 @@ def test_answers_and_revocations_still_count_after_a_flood_of_junk(
     assert ops.api.post(f"credentials/{credential['id']}/revoke").status_code in {200, 202}
     until(lambda: not shop.can_log_in(login), "its login fails")
     assert ops.job(job)["state"] == "running"
-    # Not by the sweep, which would notice too, but later.
+    # The session revoked it, not the sweep, which would notice later.
     recorded = until(lambda: entry_data(auditor, job, "credential.revoked"), "the revocation is recorded")
     assert [entry["by"] for entry in recorded] == ["session"]
     ops.api.post(f"jobs/{job}/kill")

@@ -15,7 +15,7 @@ from tests.support.people import Human
 from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, spec
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -53,7 +53,7 @@ def test_a_job_reaches_no_port_of_temporal(whole: Stack, shop: Shop, ops: Human)
     assert ops.until(job)["state"] == "succeeded", ops.output(job)
     reached_console, *answers = ops.output(job).split()
     assert (reached_console, set(answers)) == ("200", {"unreachable"})
-    # Whoever is no job gets an answer there.
+    # A process outside a job can connect there.
     socket.create_connection(("127.0.0.1", int(port))).close()
 
 

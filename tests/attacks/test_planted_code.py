@@ -1,4 +1,4 @@
-"""An approved admin job leaves code and tables in the shop's database, for Vault's login, the superuser and other jobs to run into."""
+"""An approved admin job leaves code and tables in the shop's database, so that Vault's login, the superuser or other jobs run them."""
 
 from __future__ import annotations
 

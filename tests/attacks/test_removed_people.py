@@ -69,7 +69,7 @@ def assert_no_credential(auditor: Human, shop: Shop, job: str) -> None:
 def test_an_approver_who_left_the_group_after_approving_no_longer_counts(
     ops: Human, lead: Human, security: Human, auditor: Human, shop: Shop
 ) -> None:
-    # The first approval stands while the second request of the job still waits; meanwhile its giver leaves the group.
+    # The first request is approved while the job's second one still waits. Meanwhile its approver leaves the group.
     first, second = request_approvals(ops, WRITE, REFUND)
     job = first["job_id"]
     lead.decide(first)

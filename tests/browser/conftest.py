@@ -37,7 +37,7 @@ from tests.browser.rig import (
     wait_for_state,
 )
 from tests.support.people import ENDED, Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 
 @pytest.fixture(scope="session")

@@ -262,7 +262,7 @@ async def check_navigation(page: Page) -> None:
 
 
 async def check_text_boxes(page: Page) -> None:
-    """Fail if text stands in a box that is narrower than eight characters, at any width of a phone or a small window."""
+    """Fail if text is in a box narrower than eight characters, at any width of a phone or a small window."""
     size = page.viewport_size
     for width in NARROW_WIDTHS:
         await page.set_viewport_size({"width": width, "height": HEIGHT})

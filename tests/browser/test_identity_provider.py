@@ -21,9 +21,9 @@ from tests.console.served_console import serve_console
 from tests.support.identity_provider import IdentityProvider, serve_identity_provider
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
-from worker.provisioning import sync_people
 from worker.provisioning.people_source import PersonEntry, ReadPeople
-from worker.stack import Stack
+from worker.provisioning.people_sync import sync_people
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

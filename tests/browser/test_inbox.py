@@ -15,7 +15,7 @@ from playwright.async_api import Page, expect
 from tests.browser.rig import COLOURS, Foresee, Launch, Look, Open, check_axe, check_text_boxes, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -121,7 +121,7 @@ async def test_a_typed_reason_outlives_the_end_of_the_login_for_the_same_person_
 @pytest.mark.parametrize("other", ["lead", "security"])
 async def test_an_open_page_follows_another_login_of_its_browser(visitor: Open, whole: Stack, waiting: Waiting, other: str) -> None:
     request = await waiting()
-    # Not a session that other tests use: it is logged out below.
+    # Use a session that no other test uses, because it is logged out below.
     page = await visitor()
     await page.goto("/login")
     await log_in(page, "lead", whole.users["lead"].password)
@@ -145,7 +145,7 @@ async def test_a_form_of_an_earlier_login_is_refused_and_filled_in_again(visitor
     foresee(page, "status of 403")
     await page.goto("/login")
     await log_in(page, "security", whole.users["security"].password)
-    # This page is not live, so that it does not notice the other login.
+    # This page is not live, so it does not notice the other login.
     await page.goto("/delegations")
     await page.get_by_label("Login name").fill("chief2")
     await page.get_by_label("Reason").fill("On leave until the fair is over")

@@ -11,7 +11,7 @@ from playwright.async_api import Page, expect
 from tests.browser.rig import OPEN_FOLDS, Launch, Look, Open, check_middle_widths, log_in, wait_for_state
 from tests.support.people import Human
 from tests.support.shop import access, spec
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -1,4 +1,4 @@
-"""The rig itself: it detects what it claims to detect, on a small site of its own, and it opens the console."""
+"""The rig itself detects what it claims to detect, on a small site of its own, and opens the console."""
 
 from __future__ import annotations
 

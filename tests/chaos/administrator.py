@@ -24,7 +24,7 @@ from temporalio.client import WorkflowExecutionStatus
 
 from tests.attacks.intruder import Intruder, encrypted_junk, raw_payload
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 EARLY, LATE = 0, -1
 MAX_PAYLOAD_BYTES = 1_900_000

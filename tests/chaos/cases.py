@@ -47,7 +47,7 @@ def loss(step: str, strike: str, issued: int = 1) -> Case:
 STEPS = {
     "issuing, cancelled": Case("issuing", "cancel", "cancelled"),
     "running, cancelled twice": Case("running", "cancel twice", "cancelled"),
-    # Its process had ended by itself.
+    # The process has ended by itself before the cancel.
     "revoking, cancelled": Case("revoking", "cancel", "succeeded"),
     "waiting, terminated": loss("waiting", "terminate", 0),
     "issuing, terminated": loss("issuing", "terminate"),
@@ -119,12 +119,12 @@ def strike_all(stage: Stage, administrator: Administrator) -> FaultOutcome:
     stage.until_ready()
     strike(FILLED)
     for name in (name for name, case in STEPS.items() if case.is_held):
-        # At once: what is held for longer than a worker waits for Vault would be another failure.
+        # Start all jobs at once: holding a request for longer than a worker waits for Vault would be another failure.
         jobs[name] = getattr(stage, STEPS[name].step)()
         stage.until_ready()
         strike(name)
     strike(*(name for name, case in CASES.items() if not case.is_held and name != FILLED))
-    # By the time that those which run have heard of it, those that are held have too.
+    # Once the running jobs have heard of the fault, the held ones have, too.
     running = {jobs[name] for name, case in STEPS.items() if not case.is_held}
     exposed = exposures(stage.shop, stage.logins_of(running), since=struck_at)
     stage.rig.reconnect()
@@ -144,7 +144,7 @@ def lose_worker(stage: Stage, administrator: Administrator) -> dict[str, str]:
     stage.rig.start_alone(**BROKEN)
     for hold in holds:
         hold.until_held()
-    # What the dead worker's watcher does is held, too. The faults are to happen once the workflow compensates.
+    # Requests of the dead worker's watcher are held, too. The faults must happen once the workflow compensates.
     for name in COMPENSATING:
         until(partial(administrator.has_asked_to_revoke, jobs[name]), "its workflow compensates")
     return jobs
@@ -162,7 +162,7 @@ def launch_stuck_jobs(stage: Stage, administrator: Administrator, struck_at: dic
             administrator.until_task_failed(job)
         assert stage.ops.api.post(f"jobs/{killed}/kill").status_code == 202
     struck_at |= dict.fromkeys((ends, killed, closing), time.monotonic())
-    # What had ended by itself needs no strike to lose its access.
+    # Jobs that end by themselves need no strike to lose their access.
     return {"its process ends": ends, "it is killed": killed, "it is about to close": closing}
 
 

@@ -32,11 +32,12 @@ from tests.support.people import log_in
 from tests.support.shop import Shop, spec
 from tests.support.shop_config import copy_shop
 from tests.support.wait import until
-from worker.stack import Stack, StackPaths, running_stack
-from worker.stack.control import start_detached
+from worker.stack.control import running_stack, start_detached
 from worker.stack.environment import own_environment
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.stack_file import Stack
 from worker.stack.starter_pipes import held_lifeline
 
 PAUSE_S = 0.1

@@ -60,7 +60,7 @@ class NetCase:
     @property
     def off(self) -> str:
         """The nets that are off for this job, as its label says."""
-        # A kill cuts access first, before any net: switched off too, it leaves that to the net.
+        # A kill revokes before any net does. If that is switched off, too, the net must revoke.
         return "none" if self.net == ALL else ".".join(["person", *(net for net in NETS if net != self.net)])
 
     def __str__(self) -> str:

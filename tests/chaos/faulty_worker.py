@@ -60,7 +60,7 @@ def switch_off(nets: frozenset[str]) -> None:
 
 
 def _nets_in_label(deps: Deps, job: str) -> frozenset[str]:
-    # While the store is away nobody's label can be read; what switches a whole worker's nets off needs no store.
+    # While the store is away, no label can be read. Switching off a whole worker's nets needs no store.
     with suppress(RetryLater):
         if order := deps.store.jobs.order(job):
             return frozenset(str((order.spec.get("labels") or {}).get(LABEL, "")).split("."))
@@ -90,7 +90,7 @@ def break_receiving() -> None:
             raise RuntimeError(message)
         return real(args)
 
-    # As the job's module knows it.
+    # Replace it in the job's module.
     vars(job)["decode_signal"] = carried
 
 

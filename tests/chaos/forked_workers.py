@@ -27,7 +27,7 @@ class ForkedWorker:
 
     def __init__(self, environment: Mapping[str, str], log: Path, *, changed: bool) -> None:
         """`changed`: whether to run the tests' faulty worker instead of the product's."""
-        # As a daemon it is ended, and not waited for, should the tests' own process end before it.
+        # As a daemon, the process is ended and not waited for if the tests' own process ends first.
         self._process = CONTEXT.Process(target=_run, args=(dict(environment), log, changed), daemon=True)
         self._process.start()
         assert self._process.pid
@@ -50,7 +50,7 @@ class ForkedWorker:
 
     def send_signal(self, number: int) -> None:
         """Send a signal unless the process has ended."""
-        # It may end, and be reaped by the process that forked it, between the question and the signal.
+        # The process may end, and be reaped by its parent, between the check and the signal.
         with suppress(ProcessLookupError):
             if self.poll() is None:
                 os.kill(self.pid, number)

@@ -27,11 +27,13 @@ from tests.chaos.forked_workers import ForkedWorker
 from tests.chaos.vault_gate import Gate
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.provisioning import VaultTarget, provision_vault
-from worker.stack import Stack, StackPaths, running_stack
+from worker.provisioning.setup import VaultTarget, provision_vault
+from worker.stack.control import running_stack
 from worker.stack.environment import own_environment
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import supervisor_of
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 SERVERS = ("temporal", "vault", "postgres", "console")
 MEND_TIMEOUT_S = 180.0
@@ -243,7 +245,7 @@ class Rig:
     def take_down(self, child: str, *, away: float = 0) -> Iterator[None]:
         """Kill a child with SIGKILL and run the block while it is down, for so many seconds at least; return once it was started again."""
         was, back = self._shop.pid_of(child), time.monotonic() + away
-        # Whoever would start it again at once is held as well.
+        # Suspend the supervisor, too: it would start the child again at once.
         os.kill(self.stack.supervisor, signal.SIGSTOP)
         try:
             os.kill(was, signal.SIGKILL)
@@ -261,7 +263,7 @@ def _start_worker(environment: Mapping[str, str], log: Path) -> subprocess.Popen
     """Start a worker as in production."""
     with log.open("ab") as output:
         return subprocess.Popen(
-            # It ends with this process, also if that is killed.
+            # It ends with this process, even if that is killed.
             ["setpriv", "--pdeathsig=KILL", sys.executable, "-P", "-m", "worker"],
             env=environment,
             stdin=subprocess.DEVNULL,

@@ -54,7 +54,7 @@ def test_a_worker_without_a_configuration_revokes_but_confirms_nothing_of_unknow
     job = ops.launch(spec(f"{witness.hand_over}; sleep 300", access()))
     login = witness.login()
     assert shop.can_log_in(login)
-    # It knows the targets, and would revoke and confirm when its worker is killed.
+    # The watcher knows the targets, and would revoke and confirm when its worker is killed.
     watcher_of(worker).kill()
     blind = request.getfixturevalue("blind")
     assert not worker.alive

@@ -1,4 +1,4 @@
-"""Sessions that are open when access ends are cut, what their user owns is dropped with it, and what does not end is never called ended."""
+"""When access ends, open sessions are cut, and objects are dropped with the user who owns them. What does not end is never called ended."""
 
 from __future__ import annotations
 
@@ -137,7 +137,7 @@ def test_objects_and_grants_of_a_user_do_not_block_its_revocation(ops: Human, sh
     mine, name = one.connect(), f"made_{time.time_ns()}"
     for statement in (*FIRST, *OWNED):
         mine.execute(statement.format(name=name).encode())
-    # What would outlast its session or be out of reach is not to be had in the shop.
+    # The shop's users cannot create what would outlast their session or be out of reach.
     for statement in ("CREATE SCHEMA theirs", "CREATE TABLE public.theirs (id int)", "SELECT lo_create(0)"):
         with pytest.raises(errors.InsufficientPrivilege):
             mine.execute(statement)

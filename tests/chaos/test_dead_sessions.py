@@ -1,4 +1,4 @@
-"""A worker that is killed: its watcher, or another worker on its machine, revokes without Temporal. A suspended worker is not taken for dead."""
+"""A worker is killed: its watcher, or another worker on its machine, revokes without Temporal. A suspended worker does not count as dead."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def assert_revoked_without_temporal(held: Sequence[ExposedJob], ops: Human, shop
 def test_the_access_of_a_dead_workers_jobs_is_revoked_even_if_no_worker_is_running(lab: Lab, rig: Rig, ops: Human, shop: Shop) -> None:
     held = lab.hold([KILLED] * 3)
     (worker,) = rig.workers
-    # As a service manager does that stops everything around a worker.
+    # End the watcher, too, like a service manager that stops everything around a worker.
     watcher_of(worker).terminate()
     strike_together(lab, held, worker.kill)
     assert max(item.exposure for item in held) < MAX_EXPOSURE_S

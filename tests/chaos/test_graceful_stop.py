@@ -1,4 +1,4 @@
-"""A worker that is told to stop lets go in order, whoever insists; a console that dies loses no order that it took, and none starts twice."""
+"""A worker that is told to stop ends its jobs in order; a console that dies loses no order that it accepted, and no job starts twice."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.servers
 
 @dataclass(frozen=True)
 class Console:
-    """A console of the test's own, which nobody restarts, and the door through which alone it reaches Temporal."""
+    """A console of this test, which nobody restarts, and the door in front of Temporal that it must use."""
 
     process: subprocess.Popen[bytes]
     url: str
@@ -82,10 +82,10 @@ def send_unheard_order(ops: Human, url: str, order: dict[str, Any]) -> threading
 
 @pytest.fixture(scope="module")
 def orphaned(rig: Rig, ops: Human) -> Iterator[tuple[tuple[dict[str, Any], ...], Console]]:
-    """Orders that a console has recorded, and had on their way to Temporal, when it was killed."""
+    """Orders that a console had recorded and was sending to Temporal when it was killed."""
     rig.ensure_worker()
     with run_console(rig) as own:
-        # A first one goes through, so that the next ones are on a connection that stands.
+        # Send a first order, so that the connection for the next ones is established.
         warm = ops.order(spec("true"))
         assert ops.api.post(f"{own.url}/api/v1/jobs", json=warm).status_code == 201
         own.door.hang()
@@ -163,7 +163,7 @@ def test_an_order_that_a_killed_console_had_accepted_is_started_exactly_once(
         seen = ops.until(order["id"])
         assert (seen["state"], seen["revocation"]["state"]) == ("succeeded", "confirmed")
         shop.assert_dead(seen)
-    # Now what the dead console had sent arrives after all, and whoever sent the order asks what became of it.
+    # Now the requests of the dead console arrive after all, and the order's sender sends it again.
     own.door.open()
     until(own.door.is_quiet, "what was on its way has arrived")
     assert [ops.api.post("jobs", json=order).status_code for order in orders] == [200, 200]

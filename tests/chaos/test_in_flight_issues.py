@@ -1,4 +1,4 @@
-"""An issue that is on its way while its job ends: it lands late, and is dead all the same, or is said to end with its time."""
+"""An issue that is in flight while its job ends: the credential arrives late, and is revoked all the same or recorded to end with its time."""
 
 from __future__ import annotations
 
@@ -128,7 +128,7 @@ def test_a_credential_issued_while_its_job_is_stopped_is_revoked_when_the_job_is
         ended = {how: ops.until(job) for how, job in jobs.items()}
     assert {how: seen["state"] for how, seen in ended.items()} == {how: how for how in jobs}
     for job in jobs.values():
-        # On a busy machine a job may end before what lands late is looked for once more.
+        # On a busy machine a job may end before the search for the late credential is repeated.
         assert_landed_and_dead(rig, shop, until(partial(confirmed_view, ops, job), f"{job} and what landed late are confirmed"))
 
 

@@ -1,4 +1,4 @@
-"""Past Vault's own patience: after six tries, about ten minutes, it calls a lease irrevocable and tries no more. We do."""
+"""After six attempts, about ten minutes, Vault calls a lease irrevocable and stops trying. JustEnough goes on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever a job's processes do, whole jobs on the stack: nothing of them outlives the job, and nobody else's ending waits for them."""
+"""Processes of whole jobs on the stack: whatever they do, none outlives its job, and no other job's end waits for them."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ SHORT = settings(
     max_examples=2,
     stateful_step_count=12,
     deadline=None,
-    # What happened once on real servers cannot be taken back and tried again in a smaller way.
+    # Hypothesis cannot shrink a failure here, because real servers cannot be reset.
     phases=[Phase.generate],
     # The same courses every time: what CI says of a change is about that change. `make chaos LONG=1` tries others.
     derandomize=True,
@@ -76,7 +76,7 @@ class World:
         end, waiting = time.monotonic() + ENDS_WITHIN, jobs
         while waiting := self.jobs_left(waiting) or self.jobs_left(jobs):
             assert time.monotonic() < end, [(job, *self.facts_of(job)) for job in waiting]
-            # As whoever keeps workers does: one that found a server away at its start has ended again.
+            # Start a worker again, like a supervisor: one that found a server unavailable at its start has ended.
             if not any(worker.alive for worker in self.rig.workers):
                 self.rig.start(ready=False)
             time.sleep(0.5)
@@ -175,7 +175,7 @@ class Storm(RuleBasedStateMachine):
     def kill_worker(self) -> None:
         for worker in self.world.rig.workers:
             worker.kill()
-        # Where Temporal is shut off, it ends again at once.
+        # If Temporal is shut off, the worker ends again at once.
         self.world.rig.start(ready=False)
 
     @rule()

@@ -176,7 +176,7 @@ def cut_database(course: Course) -> None:
             course.until_overdue("refused")
         course.assert_not_proven("refused")
         assert_target_is_blamed(course, "refused")
-        # It is not open in between, so nobody can have been revoked there.
+        # The target is not open in between, so nobody can have been revoked there.
         course.rig.postgres.hang()
         with course.measure("hanging until overdue"):
             course.jobs["hanging"].end()

@@ -44,7 +44,7 @@ HOGS = {
     "memory of many": (MANY, MEMORY, "limits.memory: it used "),
     "folders in memory": (FOLDERS, MEMORY, "limits.memory: it used "),
     "processor": (LOOPS, PROCESSOR, "limits.cpu: it used "),
-    # The kernel keeps only a user of its own from having more processes. Another's are counted, and the job is ended.
+    # The kernel limits processes only for a job that has a user of its own. For others, the worker counts processes and ends the job.
     "fork bomb": (BOMB, PROCESSOR, "limits.cpu: it used " if os.geteuid() == 0 else "limits.processes: it had more than "),
 }
 """Each hog's command, its limits, and the message about the limit that it exceeds."""
@@ -66,7 +66,7 @@ def herd(rig: Rig, ops: Human) -> Iterator[Herd]:
     worker = rig.ensure_worker()
     with closing(Witness()) as witness, hold_jobs() as held:
         beside = ops.launch(spec(f"{witness.hand_over}; {held.wait}; echo whole"))
-        # It runs before any hog does.
+        # This job runs before any hog does.
         witness.login()
         jobs = {name: ops.launch(hog_spec(f"{witness.hand_over}; {script}", limits)) for name, (script, limits, _) in HOGS.items()}
         heard = [witness.login() for _ in jobs]

@@ -26,11 +26,13 @@ from tests.support.people import Human, log_in
 from tests.support.shop import Shop, Witness, spec
 from tests.support.shop_config import copy_shop
 from tests.support.wait import until
-from worker.provisioning import VaultTarget, provision_vault
-from worker.stack import Stack, StackPaths, running_stack
+from worker.provisioning.setup import VaultTarget, provision_vault
+from worker.stack.control import running_stack
 from worker.stack.environment import own_environment
+from worker.stack.paths import StackPaths
 from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 # It needs the repository's history and a stack of its own: `make chaos LONG=1` runs it.
 pytestmark = [pytest.mark.servers, pytest.mark.long]

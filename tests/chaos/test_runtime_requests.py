@@ -45,7 +45,7 @@ def test_a_decision_sent_when_a_worker_died_is_handled_soon_by_another(
     worker.kill()
     assert lead.answer(request).status_code in ACCEPTED_STATUSES
     assert ops.until(job)["state"] == "succeeded"
-    # By itself Temporal keeps the job's next step ten seconds for the worker that knew it.
+    # By default Temporal keeps the job's next task for ten seconds for the worker that had it in its cache.
     assert administrator.longest_task_wait(job) < 8
 
 
@@ -56,7 +56,7 @@ def test_a_request_while_temporal_is_unavailable_is_answered_once_it_is_back(rig
         with rig.temporal.closed():
             pending = job.request_access("refunds-db", "write")
             assert pending.status == 202
-            # What policy allows needs no Temporal.
+            # Access that policy allows needs no Temporal.
             given = job.request_access("orders-db")
             assert given.status == 200
         assert lead.answer(await_request(lead, pending.json["request_id"])).status_code in ACCEPTED_STATUSES

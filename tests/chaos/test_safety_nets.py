@@ -1,4 +1,4 @@
-"""Each safety net alone, with all others off, ends every credential after every kind of ending; the time is measured."""
+"""Each safety net alone, with all others off, revokes every credential after every kind of ending; the time is measured."""
 
 from __future__ import annotations
 
@@ -103,7 +103,7 @@ def strike_all(lab: Lab, rig: Rig) -> list[ExposedJob]:
         lab.strike(item)
     for item in in_time:
         if item.exposure >= 0 and item.case.ending == "grant over":
-            # Its job goes on without it, and ends by itself.
+            # The job goes on without the credential, and ends by itself.
             item.line.sendall(b"0\n")
     without = lab.hold(WITHOUT_SERVERS)
     struck += [*with_worker, *in_time]
@@ -126,7 +126,7 @@ def test_one_safety_net_alone_ends_the_login_and_the_jobs_outcome_is_true(
     entries = ops.ledger(struck.job)
     assert [entry["type"] for entry in entries].count("job.ended") == 1
     if case.net in NETS and case.ending != "grant over":
-        # It was this net, and no other that was not really off.
+        # This safety net revoked, and not another one that should have been off.
         assert next(entry["data"]["by"] for entry in entries if entry["type"] == "revocation.started") == case.net
 
 

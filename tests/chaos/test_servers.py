@@ -93,12 +93,12 @@ def strike_server(stage: ServerStage, server: str) -> ServerCourse:
     course, rig, held = ServerCourse(), stage.rig, stage.latches.enter_context(hold_jobs())
     launch_steps(stage, course, held)
     request = stage.ops.job(course.jobs["waiting"])["requests"][0]
-    # Signed before: an approver's own signature needs Vault, and here it is their answer that meets an outage.
+    # The decision is signed before the outage, because signing needs Vault; only sending it is tested here.
     signed = stage.lead.decision(request)
     course.worker_logins = worker_logins(stage.shop)
     with ThreadPoolExecutor(1) as pool:
         with rig.take_down(server, away=AWAY):
-            # What is in flight meets a server that is away.
+            # Requests in flight reach a server that is away.
             rig.gate.release_all()
             answering = pool.submit(repeat_decision, stage.lead, request, signed)
         course.answers = answering.result()
@@ -136,7 +136,7 @@ def worker_logins(shop: Shop) -> set[str]:
     with shop.admin() as vault:
         listed = vault.request("LIST", "auth/token/accessors").raise_for_status().json()["data"]["keys"]
         found = {key: vault.post("auth/token/lookup-accessor", json={"accessor": key}) for key in listed}
-    # One that ended between the two questions is not alive.
+    # A token that ended between the two calls is not alive.
     alive = {key: answer.json()["data"] for key, answer in found.items() if answer.is_success}
     return {key for key, data in alive.items() if "je-worker" in data["policies"] and data.get("period") == LOGIN_LIVES}
 
@@ -189,7 +189,7 @@ def test_a_decision_accepted_while_a_server_is_unavailable_counts_once(struck: d
     seen = ops.until(course.jobs["waiting"])
     counted = [entry["data"]["decision"] for entry in ops.ledger(seen["id"]) if entry["type"] == "approval.decided"]
     assert counted == ["approve"]
-    # Whoever was not heard was told so.
+    # Each decision that was not accepted was answered with 503.
     assert set(course.answers[:-1]) <= {503}
 
 

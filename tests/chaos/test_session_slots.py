@@ -65,7 +65,7 @@ def test_the_sleeping_jobs_of_one_launcher_leave_slots_to_another_launcher(rig: 
     asleep = [ops.launch(plain_spec("sleep 300")) for _ in range(SLOTS + 2)]
     until(lambda: states(ops, asleep).count("running") >= SLOTS // 2, "the launcher's share is used")
     assert ops2.until(ops2.launch(plain_spec("true")))["state"] == "succeeded"
-    # Half of the slots run, the other jobs wait visibly; each can be stopped, and a place that is given back is taken.
+    # Half of the slots are in use, and the other jobs are shown as waiting. Each can be stopped, and a free place is taken.
     assert sorted(states(ops, asleep)) == ["pending"] * SLOTS + ["running"] * (SLOTS // 2)
     [waiting, *_] = [job for job in asleep if ops.job(job)["state"] == "pending"]
     end(ops, [waiting])
@@ -85,7 +85,7 @@ def test_jobs_that_wait_for_a_full_worker_take_turns_by_launcher(rig: Rig, ops: 
     until(lambda: administrator.count_waiting_activities(QUEUE) > len(hog), "the other launcher's job waits behind them")
     end(ops, [asleep])
     turns = sorted([ops2.until(other), *map(ops.until, hog)], key=lambda job: str(job["started_at"]))
-    # Without turns it would be among the last.
+    # If launchers did not take turns, this job would be among the last.
     assert [job["id"] for job in turns].index(other) < len(hog) // 2
 
 

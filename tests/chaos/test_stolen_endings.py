@@ -1,4 +1,4 @@
-"""A stranger takes the tasks of the endings' queue and answers them, and deletes the sweep's schedule: workers revoke all the same."""
+"""A stranger takes the tasks of the revocation queue and answers them, and deletes the sweep's schedule: workers revoke all the same."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def has_schedule(thief: Intruder) -> bool:
 
 
 def test_stolen_revocations_and_sweeps_prolong_no_access(lab: Lab, thief: Intruder, ops: Human, shop: Shop) -> None:
-    # In whatever order they begin.
+    # The jobs may begin in any order.
     running, answered, held = sorted(lab.hold([ONLY_SWEEP, ONLY_SWEEP, NetCase(ALL, "success")]), key=lambda item: item.case.net)
     (credential,) = ops.job(running.job)["credentials"]
     stolen: list[str] = []

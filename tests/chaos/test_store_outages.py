@@ -81,7 +81,7 @@ def test_on_a_full_disk_nothing_is_issued_and_running_jobs_can_be_revoked_at_onc
     logins = [witness.login() for _ in scripts]
     with fill_disk(worker.process.pid):
         fresh = ops.launch(spec())
-        # One job has written for seconds what cannot be stored, and the worker cannot log that either.
+        # One job has written output for seconds that cannot be stored, and the worker cannot log that either.
         assert witness.login() in logins
         began = time.monotonic()
         held.open()

@@ -129,7 +129,7 @@ def test_other_installations_are_left_alone_and_an_unknown_credential_is_reporte
         drive_foreign_workflow(shop, theirs)
         assert nobodys in run_sweep(auditor)["unknown"]
         with issue_foreign_login(shop, beside):
-            # It comes and goes: that is no reason to report the other one again.
+            # This one comes and goes, which is no reason to report the other one again.
             assert {nobodys, beside} <= set(run_sweep(auditor)["unknown"])
         again = run_sweep(auditor)
         assert theirs not in [*again["unknown"], *again["revoked"], *again["lost"]]
@@ -193,7 +193,7 @@ def test_a_target_that_hangs_delays_no_revocation_in_other_targets(
 
 def test_a_restored_temporal_without_the_running_jobs_costs_no_job_its_access(lab: Lab, ops: Human, shop: Shop, rig: Rig) -> None:
     (item,) = lab.hold([ORDINARY])
-    # The worker that has the session hears nothing of it; another, for which Temporal is there, sweeps.
+    # The worker that has the session is not told; another worker, which reaches Temporal, sweeps.
     with rig.temporal.closed():
         ENDINGS["delete"](lab, item)
         other = rig.start(JUSTENOUGH_TEMPORAL_ADDRESS=str(rig.stack.temporal))
@@ -206,7 +206,7 @@ def test_a_restored_temporal_without_the_running_jobs_costs_no_job_its_access(la
         item.ended_at = time.monotonic()
         lab.watch(item)
         assert item.exposure < SWEEP_TIMEOUT_S
-        # Only now is there evidence: its session has closed its claim.
+        # Only now is there evidence, because the session has closed its claim.
         assert ops.until(item.job)["state"] == "lost"
     other.kill()
     assert_one_outcome(ops, shop, item.job, item.login)
@@ -221,7 +221,7 @@ def test_guard_sweeps_and_a_late_session_record_one_outcome(lab: Lab, ops: Human
         several = [lab.watchers.submit(run_parallel_sweep, shop, number) for number in range(3)]
         for item in held:
             assert item.exposure < SWEEP_TIMEOUT_S
-    # While guard and sweeps wait for their second look, both sessions hear of it too.
+    # While guard and sweeps wait for their second check, both sessions are told, too.
     for sweep in several:
         sweep.result(300)
     for item in held:

@@ -77,7 +77,7 @@ def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
     job, login, mark = launch_marked_job(ops, witness)
     with getattr(rig.temporal, how)():
         until(lambda: administrator.has_timed_out(job), "Temporal has given the session up")
-        # Nobody is there who could have revoked it, and nobody says so.
+        # No worker could have revoked the access, and nothing claims that it is revoked.
         assert shop.can_log_in(login)
         assert ops.job(job)["revocation"]["state"] == "none"
     until(lambda: not shop.can_log_in(login) and not processes_of(mark), "it hears so, revokes and ends it")
@@ -87,7 +87,7 @@ def test_the_only_worker_finds_its_job_lost_after_the_outage_and_ends_it(
 
 
 def add_unreadable_requests(rig: Rig, job: str, request: str) -> None:
-    """Add to the ledger, as whoever can write to it could, a withdrawal that nobody signed and one of no request."""
+    """Add to the ledger, as anybody who can write to it could, a withdrawal that nobody signed and one without a request."""
     forged: tuple[dict[str, Any], ...] = ({"request": request, "signed": None}, {"request": ["?"], "signed": 7})
     events = [
         build_event(EventType.WITHDRAWAL_REQUESTED, job, at=datetime.now(UTC), about=f"junk-{number}", person="x", name="x", **data)

@@ -94,7 +94,7 @@ def strike(rig: Rig, ops: Human, shop: Shop) -> Iterator[Strike]:
     assert ops.until(ops.launch(spec()))["state"] == "succeeded"
     killed = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_KILLED)
     killed.worker.kill()
-    # What was asked for lands now, after its session has died.
+    # The delayed requests reach Vault now, after their session has died.
     rig.reconnect()
     hung = bring_to_steps(rig, ops, shop, rig.ensure_worker(), marker=OF_HUNG)
     rig.suspend(hung.worker)
@@ -175,7 +175,7 @@ def test_a_worker_that_resumes_after_its_jobs_were_closed_issues_nothing_and_cha
         name: was[name] for name in ("exit_code", "ended_at", "started_at")
     }
     after = types()[types().index("job.ended") :]
-    # What Vault had answered is recorded before anything else, as everything that was ever issued is.
+    # A credential that Vault has issued is recorded before anything else, as always.
     assert after.count("credential.issued") == (1 if step == "answered" else 0)
     assert "job.started" not in after
     with shop.admin() as vault:

@@ -167,7 +167,7 @@ class Gate:
                 try:
                     status, kind, content = gate._ask_vault(self.command, self.path, body, dict(self.headers))
                 except (OSError, http.client.HTTPException):
-                    # No Vault there: whoever asks sees what it would see without a gate, a connection that ends.
+                    # Vault is not there: the client sees a connection that ends, as it would without a gate.
                     self.close_connection = True
                     return
                 gate._learn(job, content)
@@ -182,7 +182,7 @@ class Gate:
                     self.wfile.write(content)
                     self.wfile.flush()
                 finally:
-                    # Not earlier: a suspended client that is resumed before the answer is there takes it for lost.
+                    # Not earlier: a suspended client that is resumed before the answer arrives considers it lost.
                     if hold:
                         hold.note_answered()
 

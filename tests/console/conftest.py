@@ -23,7 +23,7 @@ from tests.support import temporal_client
 from tests.support.cheap_passwords import PASSWORDS, create_users
 from tests.support.plain_http import NO_TLS
 from tests.support.shop_config import copy_shop
-from worker.provisioning import PersonSeed, VaultTarget, provision_vault
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
 from worker.stack.seed import shop_environment

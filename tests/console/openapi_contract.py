@@ -1,4 +1,6 @@
-"""The console held against its own OpenAPI document by schemathesis, as several people in turn. Decides nothing of what is right: the document does."""
+"""Checks the console against its own OpenAPI document with schemathesis, as several people in turn. Only the document decides what is
+right.
+"""
 
 from __future__ import annotations
 
@@ -93,7 +95,7 @@ class Turns(AuthBase):
 
 @dataclass
 class Run:
-    """What came of a run: every answer, and everything that was not as the document says."""
+    """The result of a run: every answer, and everything that did not match the document."""
 
     answers: list[Answer] = field(default_factory=list)
     findings: list[str] = field(default_factory=list)
@@ -130,7 +132,7 @@ def schema_of(
             "phases": {
                 # Answers' ids would make a run depend on what else is there, and kill it.
                 **{phase: {"extra-data-sources": {"responses": False}} for phase in ("examples", "fuzzing")},
-                # Three of the eight methods that an address may not take stand for all of them.
+                # Three of the eight methods that an address must refuse represent all of them.
                 "coverage": {"extra-data-sources": {"responses": False}, "unexpected-methods": ["OPTIONS", "PATCH", "DELETE"]},
                 "stateful": {"max-steps": 4},
             },
@@ -148,7 +150,7 @@ def schema_of(
 
 def check_contract(address: str, tokens: Mapping[str, str], *, ids: Mapping[str, Sequence[str]], only_reads: bool = False) -> Run:
     """Ask everything as these people in turn, and return what was not as it should be. Blocking."""
-    # Among several people, each would get too few of them.
+    # Divided among several people, each would get too few examples.
     examples = EXAMPLES * min(len(tokens), 2)
     seen, turns, schema = Run(), Turns(tokens), schema_of(address, ids=ids, only_reads=only_reads, examples=examples)
     schema.auth.set_from_requests(turns)

@@ -1,4 +1,4 @@
-"""A configuration with subscriptions of its own, a store of its own, a clock that is set by hand, and consoles that deliver when they are told to."""
+"""A configuration with its own subscriptions, its own store, a clock that tests set, and consoles that deliver when a test says so."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ async def wait_until_idle(dispatcher: Dispatcher) -> None:
 
 @dataclass
 class Clock:
-    """Time that goes on only when it is told to."""
+    """A clock that goes on only when the test says so."""
 
     at: datetime = field(default_factory=lambda: datetime.now(UTC))
     passed: float = 0.0
@@ -84,7 +84,7 @@ def write_config(folder: Path, **subscriptions: Any) -> Path:
 
 @dataclass
 class OutboxRig:
-    """What several consoles share."""
+    """What the consoles of a test share."""
 
     deps: Deps
     store: Store
@@ -109,7 +109,7 @@ class OutboxRig:
         return found
 
     async def deliver(self, dispatcher: Dispatcher) -> None:
-        """Have everything told that is to be told now."""
+        """Deliver everything that is due now."""
         await dispatcher.dispatch()
         await wait_until_idle(dispatcher)
 

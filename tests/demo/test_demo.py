@@ -16,15 +16,15 @@ from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.support.terminal_signals import interruptible_command
 from tests.support.wait import until
-from worker.stack import StackPaths
 from worker.stack.control import find_running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import read_pidfile
 from worker.stack.stack_file import CHILDREN
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(300)]
 
 
-SKIPPED_SCENARIO = "from console.cli import demo, main; demo.run_scenario = lambda stage: 0; main.program()(['demo'])"
+SKIPPED_SCENARIO = "from console.cli import demo, root_group; demo.run_scenario = lambda stage: 0; root_group.build_program()(['demo'])"
 """A demo that skips its scenario and treats it as successful."""
 
 

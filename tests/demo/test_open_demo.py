@@ -21,9 +21,9 @@ from tests.demo.demo_program import ROOT, find_command, run_demo
 from tests.support.detached_stacks import stop_at_exit
 from tests.support.people import ENDED, Human, log_in
 from tests.support.wait import until
-from worker.stack import Stack, StackPaths
 from worker.stack.control import find_running_stack
-from worker.stack.stack_file import read_stack
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack, read_stack
 
 pytestmark = [pytest.mark.servers, pytest.mark.timeout(900)]
 
@@ -80,7 +80,7 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Iterator[OpenDemo]:
     # The workers of this stack are stopped with jobs that run, and need not wait for them.
     settings = {"DEMO_OPEN": "1", "JUSTENOUGH_DRAIN": "1"}
     with stop_at_exit(home):
-        closed = DemoShop.below(home).create() / "policies" / "closed.cedar"
+        closed = DemoShop(home / "demo-shop").create() / "policies" / "closed.cedar"
         closed.write_text(CLOSED)
         failed = run_demo(home, **settings)
         before = digests_in_force(home)

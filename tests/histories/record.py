@@ -213,7 +213,7 @@ async def answered_before_opened(bench: Bench) -> StartedJob:
 
 
 async def terminated(bench: Bench) -> StartedJob:
-    """Its workflow is terminated; what is kept of it is its guard's."""
+    """The job's workflow is terminated; the recorded history is its guard's."""
     job = await bench.start(needs=(Need(1),), session=session_scripts.stays)
     await job.answer("lead")
     await job.wait_for_issue()

@@ -36,7 +36,7 @@ IRREGULAR_PARTICIPLES = words(
     "met overtaken paid proven resent sold spent spoken stood stuck swept thrown torn withheld woken"
 )
 NO_PARTICIPLES = words(
-    # They are no participles, but have the same endings.
+    # These are not participles, but have the same endings.
     "bed bleed breed bring during embed evening exceed feed hundred indeed king morning need ping proceed red ring seed shed sibling "
     "sing speed sting string succeed swing thing nothing something anything everything weed wing "
     # Nouns of the field without a better word.

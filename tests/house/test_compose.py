@@ -67,7 +67,7 @@ def test_a_file_that_a_service_mounts_from_the_repository_exists_and_cannot_be_w
 
 @pytest.mark.parametrize("service", sorted(ONE_SHOT))
 def test_a_service_that_ends_is_waited_for_until_it_has_succeeded(service: str) -> None:
-    # `docker compose up --wait` takes the end of any other service for a failure.
+    # `docker compose up --wait` considers the end of any other service a failure.
     waiting = [definition.get("depends_on", {}).get(service) for definition in SERVICES.values()]
 
     assert {"condition": "service_completed_successfully"} in waiting

@@ -37,7 +37,7 @@ def methods_with_several_statements(tree: SourceTree) -> list[str]:
 
 
 def executes_once(function: ast.AST, helpers: Mapping[str, ast.AST]) -> bool:
-    """Whether a function uses its connection once and not in a loop: to execute, or for a helper of which the same holds."""
+    """Whether a function uses its connection once and not in a loop: to execute, or to call a helper that does."""
     uses = [node for node in ast.walk(function) if isinstance(node, ast.Name) and node.id == "connection"]
     repeated = (part for loop in ast.walk(function) if isinstance(loop, LOOPS) for part in repeated_parts(loop))
     if len(uses) != 1 or any(uses[0] in ast.walk(part) for part in repeated):
@@ -52,7 +52,7 @@ def executes_once(function: ast.AST, helpers: Mapping[str, ast.AST]) -> bool:
 
 
 def repeated_parts(loop: ast.AST) -> list[ast.AST]:
-    """Return the parts of a loop that may run more than once: all but what it iterates over."""
+    """Return the parts of a loop that may run more than once: all except the iterable."""
     match loop:
         case ast.For():
             return [*loop.body, *loop.orelse]

@@ -1,4 +1,4 @@
-"""The names and structure of the source get no worse: class, module and function names, single-use helpers, import cycles, long files.
+"""The names and structure of the source do not get worse: class, module and function names, single-use helpers, import cycles, long files.
 
 `python -m tests.house.source_tree --help` shows how to list the places behind each figure.
 """
@@ -199,7 +199,7 @@ def test_a_use_in_another_module_counts() -> None:
     [
         ({"console/a/x.py": "import console.b.y", "console/b/y.py": ""}, []),
         ({"console/a/x.py": "import console.b.y", "console/b/y.py": "from console.a import x"}, ["console.a", "console.b"]),
-        # Of packages, not only of modules: a.x -> b.y and b.z -> a.w make no cycle of modules.
+        # Look for cycles of packages, too: a.x -> b.y and b.z -> a.w are no cycle of modules.
         (
             {"console/a/x.py": "import console.b.y", "console/b/y.py": "", "console/b/z.py": "import console.a.w", "console/a/w.py": ""},
             ["console.a", "console.b"],

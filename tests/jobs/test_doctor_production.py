@@ -1,4 +1,4 @@
-"""`doctor --production` on a running installation: everything is found well, and each thing that is made wrong is found."""
+"""`doctor --production` on a running installation: it reports that all is well, and each fault that the test causes."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.configuration.settings import Settings
 from tests.support.canned_server import serve_canned_answers
-from worker.stack import Stack, StackPaths
 from worker.stack.doctor.servers import clock_findings
+from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -45,7 +46,7 @@ def environment(whole: Stack) -> dict[str, str | None]:
 
 def examine(environment: Mapping[str, str | None], **changed: str | None) -> Result:
     words = ("doctor", "--production", "-o", "json")
-    return CliRunner().invoke(program(), words, env={**environment, **changed}, prog_name="justenough")
+    return CliRunner().invoke(build_program(), words, env={**environment, **changed}, prog_name="justenough")
 
 
 def levels(done: Result) -> dict[str, set[str]]:

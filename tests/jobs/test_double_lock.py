@@ -92,7 +92,7 @@ def test_a_person_outside_of_vaults_groups_cannot_open_a_lock(
     request = request_payout(ops)
     for nobody in (ops, lead, auditor):
         assert nobody.authorize(request).json()["data"] == {"approved": False}
-    # A chief whose authorization Vault took answers for every tier.
+    # The answer of a chief whose authorization Vault accepted counts for every tier.
     assert chief.authorize(request).json()["data"] == {"approved": True}
     assert lead.answer_unauthorized(request).status_code == 403
     assert chief.answer_unauthorized(request, "deny").status_code in ACCEPTED_STATUSES
@@ -146,7 +146,7 @@ def test_a_job_that_ends_while_its_lock_is_pending_leaves_nothing_behind(
     ops: Human, security: Human, shop: Shop, intruder: Intruder, end: Callable[[Human, Intruder, str], str]
 ) -> None:
     request = request_payout(ops)
-    # Even opened in Vault already.
+    # This holds even after the request was opened in Vault.
     assert security.authorize(request).json()["data"] == {"approved": True}
     state = end(ops, intruder, request["job_id"])
     seen = ops.until(request["job_id"])
@@ -194,7 +194,7 @@ def test_a_session_that_is_refused_before_it_starts_leaves_nothing_pending_in_va
     security.authorize(request)
     refused = security.answer_unauthorized(request)
     assert (refused.status_code, "the job's order is no longer valid: the statement has expired" in refused.text) == (403, True)
-    # Past the console, the worker counts it, because the session verifies the order.
+    # If the approval bypasses the console, the worker counts it, because the session verifies the order.
     intruder.send_signal(job, "decide", json_payload(security.decision(request)))
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("failed", "refused: the statement has expired")

@@ -31,9 +31,10 @@ from tests.support.claims import claim_job
 from tests.support.identity_verifier import alter_claims, verify_identity
 from tests.support.people import Human
 from tests.support.shop import Shop, spec
-from worker.provisioning import WriteOutcome, provision_vault
-from worker.stack import Stack
+from worker.provisioning.admin_client import WriteOutcome
+from worker.provisioning.setup import provision_vault
 from worker.stack.seed import vault_to_set_up
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 HOW_TO = (Path(__file__).resolve().parents[2] / "docs" / "how-to" / "identity.md").read_text(encoding="utf-8")
@@ -226,7 +227,7 @@ def test_a_token_ends_five_minutes_after_the_jobs_access_was_checked_however_lon
 
 
 def test_a_jobs_identity_is_not_accepted_as_a_persons(acme: Session, whole: Stack) -> None:
-    # No catalog should name it. Where one does, the console still takes no job for a person.
+    # No catalog should name this audience. If one does, the console still does not accept a job as a person.
     token = acme.issue_token("je-console", config=config_with_audience(acme.deps, "je-console"))
     answer = httpx.get(f"{whole.console}/api/v1/whoami", headers={"Authorization": f"Bearer {token}"}, trust_env=False)
     assert answer.status_code == 401

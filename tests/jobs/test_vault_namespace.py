@@ -28,12 +28,13 @@ from tests.support.shop import Shop, Witness, access, spec
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls, server_context
 from tests.support.wait import until
-from worker.provisioning import AppliedWrite, PersonSeed, VaultTarget, provision_vault
-from worker.stack import Stack
+from worker.provisioning.admin_client import AppliedWrite
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
 from worker.stack.doctor.vault import vault_findings
 from worker.stack.environment import own_environment
 from worker.stack.paths import StackPaths
 from worker.stack.seed import shop_environment
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

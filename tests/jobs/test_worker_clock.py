@@ -8,7 +8,7 @@ import pytest
 
 from justenough.adapters.configuration.settings import Settings
 from justenough.services.dependencies import open_worker_deps
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

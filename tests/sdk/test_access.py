@@ -129,7 +129,7 @@ def test_a_job_learns_that_its_access_was_revoked(ops: Human) -> None:
         ops.api.post(f"jobs/{polite.job}/cancel").raise_for_status()
         told = until(lambda: cutoff_error(polite), "the job is told that its access is cut")
         assert told["error"] in {"Closed", "Unavailable"}
-        # It still works while the process has its grace period, so it is not called released.
+        # The credential still works during the process's grace period, so it is not called released.
         assert polite.catch("held.release()").kind in {"Closed", "Unavailable"}
         polite.run("held.release_or_warn()")
     assert ops.job(polite.job)["credentials"][0]["state"] == "confirmed"

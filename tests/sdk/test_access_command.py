@@ -1,4 +1,4 @@
-"""`justenough-access` inside real jobs: it passes on exit code and signals, and the credential is revoked however the command ends."""
+"""`justenough-access` inside real jobs: it passes on the exit code and signals, and the credential is revoked however the command ends."""
 
 from __future__ import annotations
 

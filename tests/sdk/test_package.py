@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 
-from justenough_job import api, broker
+from justenough_job import api, broker, command
 from justenough_job.credential import Credential
 from justenough_job.errors import Denied, Invalid, Unavailable, refusal_of
 from justenough_job.types import ToolOffer, moment_of, offer_of, seconds_of, tool_of
@@ -138,7 +138,7 @@ def test_a_denial_names_its_policies_and_a_rejection_each_problem() -> None:
 
 
 class Outage:
-    """A broker that answers in turn: each answer is how many seconds it takes, its status (0: it is gone), and its body."""
+    """A broker that gives these answers in order. Each is the seconds that it takes, its status (0: the broker is gone), and its body."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, *answers: tuple[float, int, dict[str, Any]]) -> None:
         self.now, self.answers, self.asked, self.path = 0.0, iter(answers), 0, ""
@@ -166,7 +166,7 @@ def test_an_outage_while_people_are_asked_does_not_end_the_wait(monkeypatch: pyt
     outage = Outage(monkeypatch, (40, 503, DOWN), *[(1, 503, DOWN)] * 600, (20, 200, {"state": "approved"}))
     REQUEST.wait_for_answer("r-1", end=None)
     assert outage.asked == 602
-    # A caller who waits for a minute learns of the outage then.
+    # A caller who waits for a minute is told of the outage after that.
     outage = Outage(monkeypatch, *[(10, 503, DOWN)] * 60)
     with pytest.raises(Unavailable, match="the store does not answer"):
         REQUEST.wait_for_answer("r-1", end=60)
@@ -200,15 +200,23 @@ def test_a_call_that_failed_late_is_retried_as_long_as_one_that_failed_at_once(m
     assert 30 + broker.RETRY_TIMEOUT_S - 2 < outage.now <= 30 + broker.RETRY_TIMEOUT_S
 
 
-def test_a_request_that_the_broker_no_longer_knows_is_made_again(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_request_that_the_broker_no_longer_knows_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     unknown, until = {"detail": "this job has no request r-1"}, "2026-01-01T00:00:00+00:00"
     issued = {"credential_id": "c-2", "request_id": "r-2", "action": "write", "expires_at": until, "data": {"username": "u"}}
     monkeypatch.setattr(broker.BrokerClient, "from_environment", broker.BrokerClient)
     first, second = (0, 202, {"request_id": "r-1"}), (0, 202, {"request_id": "r-2"})
-    outage = Outage(monkeypatch, first, (1, 404, unknown), second, (1, 200, {"state": "approved"}), (0, 200, issued))
+    answers = (first, (1, 404, unknown), second, (1, 200, {"state": "approved"}), (0, 200, issued))
+    Outage(monkeypatch, *answers)
     assert api.ask("orders-db", "write").request_id == "r-2"
-    # Not forever.
+    Outage(monkeypatch, *answers)
+    assert command.main(["orders-db", "write"]) == 0
+    assert "JUSTENOUGH_CREDENTIAL_USERNAME=u" in capfd.readouterr().out
+    # The SDK does not ask again forever.
     outage = Outage(monkeypatch, *[first, (1, 404, unknown)] * 9)
     with pytest.raises(Invalid, match="no request r-1"):
         api.ask("orders-db", "write")
     assert outage.asked == 4
+    assert command.main(["orders-db", "write"]) == command.EXIT_USAGE
+    assert outage.asked == 8

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from worker.stack import StackPaths, stop_stack
+from worker.stack.control import stop_stack
+from worker.stack.paths import StackPaths
 
 ROOT = Path(__file__).resolve().parents[2]
 _STOP = """
 import pathlib, sys
 if sys.stdin.read() == "stopped":
     sys.exit()
-from worker.stack import StackPaths, stop_stack
+from worker.stack.control import stop_stack
+from worker.stack.paths import StackPaths
 stop_stack(StackPaths(pathlib.Path(sys.argv[1])))
 """
 

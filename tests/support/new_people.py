@@ -8,7 +8,7 @@ from contextlib import ExitStack, contextmanager
 from tests.attacks.intruder import change_group
 from tests.support.people import Human, log_in
 from tests.support.shop import Shop
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from justenough.domain.core.ids import new_job_id
 from justenough.domain.jobs.states import JobState
 from tests.support.plain_http import NO_TLS
 from tests.support.wait import pause, until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ENDED = tuple(state.value for state in JobState if state.ended)
 ACCEPTED_STATUSES = {200, 202}
@@ -190,7 +190,7 @@ def log_in(
 ) -> Iterator[Human]:
     """Log a person in for a block, and create their signing key if it is missing. `verify`: how to trust Vault."""
     headers = {"X-Vault-Namespace": namespace} if namespace else {}
-    # Of two threads that share a client, one may close an idle connection that has just expired and that the other was just given.
+    # If two threads share a client, one may close an expired idle connection that the other has just been given.
     lasting = httpx.Limits(keepalive_expiry=None)
     clients: dict[str, Any] = {"timeout": 60, "trust_env": False, "limits": lasting}
     with (

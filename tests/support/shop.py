@@ -17,9 +17,8 @@ from psycopg.conninfo import conninfo_to_dict, make_conninfo
 
 from tests.support.plain_http import NO_TLS
 from tests.support.wait import until
-from worker.stack import Stack
 from worker.stack.paths import StackPaths
-from worker.stack.stack_file import read_stack
+from worker.stack.stack_file import Stack, read_stack
 
 HAND_OVER = 'printf "%s %s\\n" "$PGUSER" "$PGPASSWORD" >/dev/tcp/127.0.0.1/{port}'
 LOGIN = {"env": {"PGUSER": "username", "PGPASSWORD": "password"}}

@@ -14,7 +14,7 @@ from temporalio.client import Client, WorkflowHistory
 from justenough.adapters.payload_codec import ENCODING, EncryptingCodec, data_converter
 from justenough.adapters.vault.transit import TransitKeys
 from justenough.domain.core.secret import Secret
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ENCODING_IN_JSON = base64.b64encode(ENCODING).decode()
 

@@ -118,7 +118,7 @@ def test_a_person_who_starts_a_schedule_cannot_approve_its_requests(shop: Shop, 
         request = next(one for one in seen["requests"] if one["state"] == "pending" and one["tier"] == 1)
         refused = lead.answer(request)
         assert (refused.status_code, "people cannot decide on a" in refused.json()["detail"]) == (403, True)
-        # Past the console, straight to the job.
+        # Send it directly to the job, without the console.
         asyncio.run(_signal(shop, job, lead.decision(request)))
         told = _wait_for_rejection(auditor, job)
         assert "people cannot decide on a job that they triggered, or on a descendant of a job that they launched" in told

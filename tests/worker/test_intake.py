@@ -1,4 +1,4 @@
-"""When Temporal gets a worker's slots: one for each task at a time, and none while a server that the tasks need does not answer."""
+"""When a worker's slots are free: each for one task at a time, and none while a server that the tasks need does not answer."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ TASK: Any = None
 
 @pytest.fixture
 def deps(tmp_path: Path) -> Iterator[Deps]:
-    """A Vault to which nobody has logged in, which refuses; a store that answers; a valid configuration."""
+    """Yield a Vault without a login, which refuses, a store that answers, and a valid configuration."""
     config, vault = ConfigFolder(SHOP, ENV), Vault(NOBODY)
     with closing(Store(f"sqlite:///{tmp_path / 'store.db'}")) as store:
         targets = TargetInspector(vault, lambda: config.current().catalog, installation="dev")
@@ -112,7 +112,7 @@ async def test_without_vault_a_worker_takes_no_tasks_and_without_store_or_config
     assert [(entry["event"], entry["log_level"], bool(entry["why"])) for entry in logs] == [(obstacle, "error", True)]
     assert (tasks.try_reserve_slot(TASK) is not None, sessions.try_reserve_slot(TASK)) == (takes_tasks, None)
     assert intake.reaches_vault() is takes_tasks
-    # They are back.
+    # The servers are back.
     intake._deps = deps
     with capture_logs() as logs:
         await intake.check()
@@ -168,6 +168,6 @@ async def test_every_slot_of_a_worker_goes_by_what_it_reaches(deps: Deps, monkey
         for options in RecordedWorker.made
     ]
     is_free = [tuple(isinstance(one, Slots) and one.try_reserve_slot(TASK) is not None for one in pair) for pair in suppliers]
-    # First the endings, which have no workflows, then the sessions with the workflows; while Vault answers, and while it does not.
+    # The worker for revocations, which has no workflows, then the one for sessions: both while Vault answers, then both while it does not.
     assert is_free == [(False, True), (True, True), (False, False), (False, False)]
     assert not any(isinstance(one, FixedSizeSlotSupplier) and one.num_slots for pair in suppliers for one in pair)

@@ -1,4 +1,4 @@
-"""Which errors of activities Temporal hears; and that the worker's slots work with the real SDK."""
+"""Which errors of activities reach Temporal, and that the worker's slots work with the real SDK."""
 
 from __future__ import annotations
 
@@ -74,12 +74,12 @@ async def test_temporal_hears_of_an_unexpected_error_only_its_type_and_of_ours_w
         await ErrorInterceptor().intercept_activity(Failing(error)).execute_activity(given)
     found = raised.value
     assert (found.type, found.message, found.non_retryable, found.details) == (kind, message, is_final, ())
-    # Temporal would store a cause, with its message, too.
+    # Temporal would also store a cause with its message.
     assert (found.__cause__, found.__suppress_context__) == (None, found is not error)
 
 
 async def test_activities_that_send_heartbeats_never_block_the_worker_and_their_slots_are_released() -> None:
-    """With the SDK before 1.31, an activity that starts and one that sends a heartbeat could wait for each other, and with them the process."""
+    """Before version 1.31 of the SDK, an activity that starts and one that sends a heartbeat could block each other and the process."""
     tuner = build_tuner(activities=Slots(SLOTS, lambda: True), workflows=Slots(SLOTS, lambda: True))
     async with run_real_server() as bench:
         client, runner = bench.client, UnsandboxedWorkflowRunner()

@@ -1,6 +1,6 @@
-"""Everything behind the activities, in memory: what each job was set up to meet, what is alive of it, what its ledger says.
+"""Everything behind the activities, in memory: what happens to each job in the test, what is alive of it, what its ledger says.
 
-They keep state and judge by it (a session that lost its claim is cut, the first ending stands, an answer counts once), so that tests
+The fakes keep state and act on it (a session that lost its claim is cut, the first ending stands, an answer counts once), so that tests
 ask what became of a job, not what was called.
 """
 

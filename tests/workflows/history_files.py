@@ -1,4 +1,4 @@
-"""Histories as they are kept: without whatever tells of the machine that recorded them, and read back for replay."""
+"""Recorded histories: written without anything about the machine that recorded them, and read back for replay."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""One job as the fakes know it: what it was set up to meet, what is alive of it, what its ledger says."""
+"""One job as the fakes know it: what happens to it in the test, what is alive of it, and what its ledger says."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a session can go, seen from Temporal: each issues, and ends or does not end in its own way."""
+"""The courses that a session can take, as Temporal sees them: each issues, and ends or does not end in its own way."""
 
 from __future__ import annotations
 

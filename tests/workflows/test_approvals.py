@@ -1,4 +1,4 @@
-"""Requests wait for people, climb when nobody answers, and are never approved by silence."""
+"""Requests wait for people, escalate if nobody answers, and are never approved by silence."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is locked waits in Vault before anybody is asked, and a job that had anything wait there never closes without ending it."""
+"""Locked requests wait in Vault before anybody is asked, and a job never closes without ending what waits there."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job that left its worker's memory is replayed from its history in every state, to the same end and without a word."""
+"""A job that was evicted from its worker's cache is replayed from its history in every state, with the same end and without a warning."""
 
 from __future__ import annotations
 

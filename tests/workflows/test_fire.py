@@ -1,4 +1,4 @@
-"""Fire: an occasion is asked of the console until it takes it, or says that there is nothing to take."""
+"""The workflow Fire offers an occasion to the console until it takes it, or says that there is nothing to launch."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The guard revokes whatever its job's workflow could not, however that workflow closed."""
+"""The guard revokes whatever the job's workflow could not, however that workflow closed."""
 
 from __future__ import annotations
 

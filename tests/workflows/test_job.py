@@ -1,4 +1,4 @@
-"""A job runs once, with what it was granted, and closes only when nothing of it can be alive."""
+"""A job runs once, with what it was granted, and closes only when none of its access can be active."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ async def test_access_that_a_session_left_is_revoked_before_the_job_closes_with_
 async def test_a_job_runs_once_its_account_has_a_free_place(bench: Bench) -> None:
     job = await bench.start(lacks_place=True, down={"take_place"})
     await job.known.until(lambda known: known.tried["take_place"] > 3)
-    # It serves what concerns it meanwhile.
+    # Meanwhile the job handles signals.
     await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
     await job.known.until(lambda known: "revoked 1" in known.ledger)
     job.known.down.clear()
@@ -158,7 +158,7 @@ async def test_a_strangers_workflow_fails_instead_of_retrying_forever(bench: Ben
 async def test_events_that_the_ledger_could_not_take_are_carried_until_the_job_closes(server: Bench) -> None:
     job = await server.start(session=session_scripts.stays, unrecordable=True)
     await job.wait_for_issue()
-    # On a machine that stalls, a wish may be given up after its two attempts: whoever wants it asks again.
+    # On a machine that stalls, a request may be given up after its two attempts, so send it again.
     while "revoked 1" not in job.known.ledger:
         await job.handle.signal("revoke_credential", f"c{job.known.job[1:]}-1")
         with suppress(TimeoutError):

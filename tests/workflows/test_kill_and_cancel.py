@@ -1,4 +1,4 @@
-"""A kill or a cancel works in every state, whatever else is away; neither ever skips a revocation."""
+"""A kill or a cancel works in every state, whatever else is unavailable, and never skips a revocation."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ async def test_a_job_can_be_stopped_before_a_worker_has_seen_it(bench: Bench, st
     assert job.known.closed == JobResult(state=stop)
 
 
-# On the real server: where a stop meets a retry, the time-skipping one was seen to hang.
+# These run on the real server: the time-skipping one has hung when a stop coincided with a retry.
 
 
 @STOPS
@@ -74,7 +74,7 @@ async def test_a_job_can_be_stopped_while_answers_cannot_be_examined(server: Ben
         await job.known.until(lambda known: "withdrawn 1" in known.ledger)
         job.known.down.clear()
         assert (await job.result()).state is stop
-    # What came too late is recorded, and changes nothing.
+    # An answer that came too late is recorded, and changes nothing.
     assert job.known.ledger[1:] == ["withdrawn 1", "rejected", f"closed {stop.value}"]
 
 

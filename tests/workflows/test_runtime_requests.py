@@ -1,4 +1,4 @@
-"""A running job asks for more: people answer it as they do at a start, its guard stands before they can, and nothing of it outlives the job."""
+"""A running job requests more access: people answer as at a start, its guard starts before they can, and no access outlives the job."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ async def test_answers_are_examined_whatever_people_wrote_about_the_jobs_other_r
         await ask(job, number)
     for number in range(2, 5):
         await approve(number)
-    # Not amid the workflow's task: only what is passed to an ordinary activity is a payload, of at most 2 MB.
+    # Let the local activity fail, so that it runs as an ordinary one: only that one's arguments are a payload, of at most 2 MB.
     job.known.failing["take_answers"] = job.known.tried["take_answers"] + 3
     await approve(5)
     assert "workflow_task_failed" not in await job.history()
@@ -95,7 +95,7 @@ async def test_a_withdrawn_approval_ends_what_was_issued_on_it_and_the_job_goes_
 async def test_an_ask_signal_without_a_recorded_request_of_the_job_changes_nothing(server: Bench, ask: object) -> None:
     job = await start_job(server, asked={2: 1})
     await job.handle.signal("ask", ask)
-    # Nobody recorded this one.
+    # No session recorded this request.
     await job.handle.signal("ask", request_id(job.known.job, 3))
     await job.known.until(lambda known: known.tried["open_request"] == 1)
     assert await job.requests() == []
@@ -109,7 +109,7 @@ async def test_repeated_ask_signals_open_a_request_once_and_a_job_has_a_limited_
         await job.handle.signal("ask", job.known.request(number))
     await job.known.until(lambda known: f"opened {last}" in known.ledger)
     await cancel_job(job)
-    # As a set: one whose attempt was lost with its workflow task is opened again.
+    # Compare sets: a request whose attempt was lost with its workflow task is opened again.
     assert {entry for entry in job.known.ledger if entry.startswith("opened ")} == {f"opened {number}" for number in range(2, last + 1)}
 
 

@@ -156,7 +156,7 @@ async def test_a_flood_of_revoke_signals_is_carried_out_only_up_to_a_limit(bench
 async def test_large_answers_that_arrive_together_fit_into_an_activitys_arguments(server: Bench) -> None:
     queue = "large"
     job = await server.start(queue=queue, needs=(Need(1),), down={"take_answers"})
-    # Each as large as an answer may be; handed on as an ordinary activity's argument, which the server limits.
+    # Each is as large as an answer may be, and becomes an argument of an ordinary activity, whose size the server limits.
     await send_many(job, "decide", "x" * (options.MAX_ANSWER_BYTES - 2), times=options.MAX_ANSWERS_PER_BATCH)
     async with server.worker(queue=queue):
         await job.known.until(lambda known: known.tried["take_answers"] > 3)

@@ -1,4 +1,4 @@
-"""The sweep's schedule on a real server: whatever somebody does to it, a worker makes it what it was, and leaves alone what is in order."""
+"""The sweep's schedule on a real server: if somebody changes it, a worker restores it; a worker does not touch a correct one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job shows where it is: to whoever asks it, and to Temporal's lists."""
+"""A job shows its state to queries, and in Temporal's lists."""
 
 from __future__ import annotations
 

@@ -39,7 +39,9 @@ MOUNT_TIMEOUT_S = 10.0
 """How long a newly mounted engine may take to accept reads and writes."""
 NOT_ACTIVE_STATUSES = frozenset({307, 472, 473, 503})
 NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost|node is not the leader")
-"""With status 400 or 500: a standby knows no active node, because one is being elected, or the active node was replaced while it wrote."""
+"""Matches errors with status 400 or 500 if a standby knows no active node, because one is being elected, or the active node was replaced while
+it wrote.
+"""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -173,7 +175,6 @@ class AdminClient:
         return first + "".join("".join(secrets.choice(ALPHANUMERIC) for _ in range(44)) + part for part in parts)
 
     def make_private(self, file: Path) -> None:
-        """Make a login file readable only by its owner."""
         file.chmod(0o600)
 
     def write_login(self, role: str, file: Path, *, role_id: str, current: Mapping[str, Any]) -> None:
@@ -245,7 +246,7 @@ class AdminClient:
 
 
 def is_inactive(status: int, text: str) -> bool:
-    """Whether an answer says that the node is sealed, or is not or no longer the active one and cannot forward to it."""
+    """Whether an answer says that the node is sealed, or that it is not the active one and cannot forward to it."""
     return status in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(text) is not None
 
 

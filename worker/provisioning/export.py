@@ -10,10 +10,9 @@ import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
 from importlib.resources import files
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
@@ -25,17 +24,13 @@ from worker.provisioning.policies import admin_policy
 POLICY_PREFIX = "sys/policies/acl/"
 REFERENCE = re.compile(r"\$\{([^{}#]+)#([a-z_]+)\}")
 """Matches a field that Vault fills in: `${PATH#FIELD}`."""
+ExportFormat = Literal["hcl", "terraform"]
 RANDOM = "random"
 """The variable that stands for a new random text in each write."""
 SHARED_DESCRIPTION = "Also write what everybody in the Vault shares. The longest life of tokens becomes eight days, even if it was longer."
 """Of Terraform's variable `change_shared`."""
 MOUNT_RIGHTS = ("create", "read", "sudo", "update")
 """The capabilities that `sys/auth/…` needs. Mounts of secrets engines do not need sudo, but there it grants nothing more."""
-
-
-class ExportFormat(StrEnum):
-    HCL = "hcl"
-    TERRAFORM = "terraform"
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +80,11 @@ class ExportingClient(PlanningClient):
         return True
 
     def write_once(self, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write that is skipped if its path exists."""
         self._add_rights(path, "read")
         self._collect(ExportedWrite(path, data, once=True))
         return AppliedWrite(path, WriteOutcome.CREATED)
 
     def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
-        """Collect a write that is skipped if the path `listed` has any names."""
         self._add_rights(listed, "list")
         self._collect(ExportedWrite(path, data, unless=listed))
         return AppliedWrite(path, WriteOutcome.CREATED)
@@ -141,7 +134,7 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
     # So are leases at paths that have left the catalog.
     needed["sys/leases/lookup/*"] = ["list", "sudo"]
     files = {"je-admin.hcl": admin_policy(needed)}
-    if form is ExportFormat.TERRAFORM:
+    if form == "terraform":
         return {**files, "main.tf.json": _terraform(client.writes)}
     script = _Script(client.writes)
     return {**files, **script.files, "apply.sh": script.text(roles)}

@@ -87,8 +87,6 @@ class ScimReference(Message):
 
 
 class ScimUser(Message):
-    """A SCIM user, with the fields that are used here."""
-
     id: str = ""
     user_name: str = Field(alias="userName", min_length=1)
     active: bool = True

@@ -37,7 +37,7 @@ def sync_people(settings: Settings, source: ReadPeople, *, admin_token: Secret, 
         problems = tuple(writer.directory.problems(vault, source.people))
         disabled = [step.path.rpartition("/")[2] for step in left if step.outcome is WriteOutcome.CHANGED]
         if problems and disabled:
-            problems += (Problem("", f"nothing was written, except that these people, who left, are disabled now: {', '.join(disabled)}"),)
+            problems += (Problem("", f"nothing was written, except that these people, who left, are now disabled: {', '.join(disabled)}"),)
         raise_problems("people", problems)
         return (*left, *writer.write_people())
 
@@ -144,7 +144,7 @@ def _alias(entity: Mapping[str, Any], accessor: str) -> Mapping[str, Any] | None
 
 @dataclass(frozen=True, slots=True)
 class _PeopleWriter:
-    """Writes the people of one sync by a client of Vault, or plans it by a PlanningClient."""
+    """Writes the people of one sync with a client of Vault, or plans it with a PlanningClient."""
 
     vault: AdminClient
     directory: _Directory
@@ -177,7 +177,7 @@ class _PeopleWriter:
         for entity in (*inactive, *absent):
             path = f"identity/entity/name/{entity['name']}"
             if not is_ours(entity):
-                yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not make this entity")
+                yield AppliedWrite(path, WriteOutcome.KEPT, "not active, but people sync did not create this entity")
             elif entity.get("disabled"):
                 yield AppliedWrite(path, WriteOutcome.UNCHANGED)
             elif entity in inactive or self.remove:
@@ -212,12 +212,12 @@ class _PeopleWriter:
         where = f"identity/entity-alias/id/{current['id']}" if current else "identity/entity-alias"
         self.vault.write(where, {"name": login, "canonical_id": entity_id, "mount_accessor": accessor})
         if current:
-            return AppliedWrite(path, WriteOutcome.CHANGED, f"the login of {name}, until now {current['name']}")
+            return AppliedWrite(path, WriteOutcome.CHANGED, f"the login of {name}, formerly {current['name']}")
         return AppliedWrite(path, WriteOutcome.CREATED, f"the login of {name}")
 
     def _ensure_groups(self, ids: Mapping[str, str]) -> Iterator[AppliedWrite]:
         """Give each group its members, except for the ambiguous ones. Members that people sync did not create stay; with `remove`, members that
-        it created and that are no longer listed are removed. `ids`: of the entities, by name.
+        it created and that are no longer listed are removed. `ids`: entity ids by name.
         """
         vault, active, ours = self.vault, self.active, {str(entity["id"]): name for name, entity in self.directory.ours.items()}
         names = {group for entry in active.values() for group in entry.groups}
@@ -229,7 +229,7 @@ class _PeopleWriter:
         for name, group in groups:
             path = f"identity/group/name/{name}"
             if group and group["name"] != name:
-                # Vault finds a group whatever the case of its name. A write would rename it, and its other members would become members of this one.
+                # Vault ignores case in a group's name. A write would rename the group, and its other members would become members of this one.
                 rename = f"rename it (bao write identity/group/id/{group['id']} name={name})"
                 yield AppliedWrite(path, WriteOutcome.KEPT, f"Vault has no group {name}, only {group['name']}: {rename}")
             elif name in self.source.ambiguous_groups:
@@ -245,7 +245,7 @@ class _PeopleWriter:
     def _ensure_members(
         self, path: str, group: Mapping[str, Any] | None, wanted: Mapping[str, str], ours: Mapping[str, str]
     ) -> AppliedWrite:
-        """Give one group its members. `wanted`, `ours`: names by entity id of those who belong to it, and of everybody whom people sync created."""
+        """Give one group its members. `wanted`, `ours`: names by entity id of the people who belong to it, and of all whom people sync created."""
         current = set(map(str, (group or {}).get("member_entity_ids") or ()))
         surplus = current & ours.keys() - wanted.keys()
         members = (current | wanted.keys()) - (surplus if self.remove else set())

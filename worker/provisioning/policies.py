@@ -77,7 +77,7 @@ def console_policy(secrets: Iterable[str] = (), *, store_credentials: str | None
     rules = [_rule(path, capability) for path, capability in (*PEOPLE_RIGHTS, *lookups, *SELF_RIGHTS)]
     rules.append(_rule(f"transit/sign/{OWN_SIGNING_KEY}", "update", allowed={"input": []}, required=("input",)))
     rules.append(_rule(f"transit/sign/{LEDGER_KEY}", "update", allowed={"input": []}, required=("input",)))
-    # For locks: read who authorized. The console can never authorize for itself.
+    # For locks, the console reads who authorized. It can never authorize by itself.
     rules.append(_rule("sys/control-group/request", "update", allowed={"accessor": []}, required=("accessor",)))
     for operation, text in (("encrypt", "plaintext"), ("decrypt", "ciphertext")):
         # Data keys of Temporal payloads. Without `associated_data` the same key decrypts no lock's wrapping token, which only workers may have.

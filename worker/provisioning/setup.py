@@ -37,11 +37,13 @@ from worker.provisioning.mounts import SHARED_PATHS, apply_catalog_writes, ensur
 from worker.provisioning.plan import HIDDEN, PlannedWrite, PlanningClient
 from worker.provisioning.policies import INSTALLATION_IN_POLICY, grant_policy, person_policy
 
-TRANSIT_KEYS = {IDENTITY_KEY: "ed25519", LEDGER_KEY: "ed25519", PAYLOAD_KEY: "aes256-gcm96"}
-"""Transit keys that sign the workload identity and the ledger, and encrypt payloads."""
-DERIVED_TRANSIT_KEYS = {PAGE_SESSION_KEY: "aes256-gcm96"}
-"""Transit keys that encrypt only with a context, from which Vault derives the actual key."""
-
+TRANSIT_KEYS: Mapping[str, Mapping[str, object]] = {
+    IDENTITY_KEY: {"type": "ed25519"},
+    LEDGER_KEY: {"type": "ed25519"},
+    PAYLOAD_KEY: {"type": "aes256-gcm96"},
+    # It encrypts only with a context, from which Vault derives the actual key.
+    PAGE_SESSION_KEY: {"type": "aes256-gcm96", "derived": True},
+}
 PASSWORD_KEYS = ("password", "service_account_jwt")
 """Fields that Vault shows nobody, and keeps if a write leaves them out: what Vault itself logs in with."""
 
@@ -186,9 +188,7 @@ def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Ite
     yield ensure_mounted(vault, f"sys/auth/{APPROLE_MOUNT}", {"type": "approle"})
     yield ensure_token_lifetime(vault)
     for key, kind in TRANSIT_KEYS.items():
-        yield vault.ensure(f"transit/keys/{key}", {"type": kind})
-    for key, kind in DERIVED_TRANSIT_KEYS.items():
-        yield vault.ensure(f"transit/keys/{key}", {"type": kind, "derived": True})
+        yield vault.ensure(f"transit/keys/{key}", kind)
     yield from apply_catalog_writes(vault, writes)
     for problem in search_problems(catalog, vault.read):
         yield AppliedWrite(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from functools import partial
 
 import structlog
 
@@ -11,7 +12,7 @@ from justenough.adapters.configuration.settings import load_settings
 from justenough.domain.core.errors import JustEnoughError
 from worker.stack.pidfile import AlreadyRunning
 from worker.stack.stack_file import CHILDREN
-from worker.stack.starter_pipes import ProgressReport
+from worker.stack.starter_pipes import write_report
 from worker.stack.supervisor import supervise
 
 log = structlog.get_logger("worker.stack")
@@ -25,7 +26,7 @@ def main() -> int:
     parser.add_argument("--lifeline", type=int, help="a pipe's file descriptor; the stack stops when its other end is closed")
     parser.add_argument("--report-to", type=int, help="a file descriptor for progress")
     options = parser.parse_args()
-    report = ProgressReport(options.report_to)
+    report = partial(write_report, options.report_to)
     try:
         supervise(load_settings(), only=options.only.split(","), provision=options.provision, lifeline=options.lifeline, report=report)
     except JustEnoughError as error:

@@ -119,7 +119,7 @@ def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]
 def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
     make_private_folder(places.vault)
     if _has_lost_keys(places):
-        # Nobody has used it. Vault cannot complete it, either.
+        # Nobody has used this Vault, and Vault cannot complete its initialisation.
         shutil.rmtree(places.vault / "data")
     make_private_folder(places.vault / "data")
     if not places.seal_key.exists():
@@ -160,7 +160,9 @@ def _initialise_vault(places: StackPaths, port: int) -> None:
 
 
 def _has_lost_keys(places: StackPaths) -> bool:
-    """Whether Vault's first initialisation began and its keys were not saved. Whoever removed the token of a Vault in use keeps its data."""
+    """Whether Vault's first initialisation began and its keys were not saved. False if somebody removed the token of a Vault that is in use: its
+    data must stay.
+    """
     return places.vault_initialising.exists() and not places.admin_token.exists()
 
 

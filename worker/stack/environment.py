@@ -28,7 +28,7 @@ def server_environment(places: StackPaths) -> dict[str, str]:
 
 
 def own_environment(settings: Settings, ports: Mapping[str, int] | None = None) -> dict[str, str]:
-    """Return the environment of our own processes: these settings override the settings file, and the stack's ports add the shop's addresses."""
+    """Return the environment of our own processes. These settings override the settings file; with the stack's ports, it has the shop's addresses."""
     values = settings.model_dump(mode="json", exclude_none=True)
     if "job_path" not in settings.model_fields_set and SHOP_PYTHON.is_dir():
         values["job_path"] = os.pathsep.join((str(SHOP_PYTHON), settings.job_path))

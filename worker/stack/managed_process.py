@@ -54,7 +54,7 @@ def rotate_log(log_file: Path) -> None:
 
 
 def move_log(log_file: Path) -> bool:
-    """Rename a log that has become too large to NAME.log.1, and return whether its writer must open a new one. Loses no line. Blocks."""
+    """Rename a log that is too large to NAME.log.1. Return whether its writer must open a new one. Loses no line. Blocks."""
     with contextlib.suppress(OSError):
         if log_file.stat().st_size > MAX_LOG_BYTES:
             log_file.replace(log_file.with_name(f"{log_file.name}.1"))
@@ -84,7 +84,7 @@ class ChildSpec:
     real_pid: Callable[[int], int] = int
     """Maps the pid that we started to the server's own pid; they differ if the server runs under a wrapper."""
     own_logs: tuple[Path, ...] = ()
-    """Further logs, which the child itself opens, and opens anew after SIGHUP."""
+    """More logs, which the child itself opens, and opens again after SIGHUP."""
     stop_signal: signal.Signals = signal.SIGTERM
     stop_within: float = 10.0
     start_within: float = 45.0
@@ -102,7 +102,7 @@ class ManagedProcess:
         self._is_reported = True
         self._process: asyncio.subprocess.Process | None = None
         self._exit: asyncio.Task[int] | None = None
-        """Ends with the process. One for all checks: until the process ends, asyncio keeps a waiter for each call of its `wait`."""
+        """Ends with the process. All checks share it, because asyncio keeps a waiter for each call of the process's `wait` until the process ends."""
         self._identity: ProcessIdentity | None = None
 
     async def start(self) -> None:

@@ -54,7 +54,7 @@ def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
     if not places.postgres.is_dir():
         make_private_folder(places.postgres)
         if account is not None:
-            os.chown(places.postgres, account.uid, account.gid)
+            os.chown(places.postgres, account.pw_uid, account.pw_gid)
     launch = choose_launch(programs, places.postgres)
     options = (part for name, value in SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}"))
     address = superuser_dsn(places, port, database="postgres")
@@ -104,7 +104,7 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
     try:
         password.chmod(0o600)
         if launch.account is not None:
-            os.chown(password, launch.account.uid, launch.account.gid)
+            os.chown(password, launch.account.pw_uid, launch.account.pw_gid)
         command = (
             *(*launch.prefix, str(launch.programs / "initdb"), "-D", str(launch.data / "new"), "-U", SUPERUSER),
             *(f"--pwfile={launch.data / 'password'}", "--auth-host=scram-sha-256", "--auth-local=scram-sha-256"),

@@ -21,14 +21,13 @@ REMEDIES = {
     "workers": "Start a worker (justenough worker; embedded: justenough up --detach). If it does not start, or takes no tasks, see its log.",
 }
 SWEEP_REMEDY = f"Run a sweep and read its output: justenough sweep. Then see {RUNBOOK}#the-sweep-is-late."
-Json = dict[str, Any]
 
 
 class NoConsole(Exception):
     """There is no answer, or it is not a console's; the message states which."""
 
 
-def fetch_readyz(address: str) -> Json:
+def fetch_readyz(address: str) -> dict[str, Any]:
     """Return the /readyz report of the console at an address. SSL_CERT_FILE may name its CA. Raises NoConsole."""
     try:
         verify = httpx.create_ssl_context() if urlsplit(address).scheme == "https" else False
@@ -44,7 +43,7 @@ def fetch_readyz(address: str) -> Json:
         raise NoConsole(message) from error
 
 
-def findings(report: Json) -> Iterator[DoctorFinding]:
+def findings(report: dict[str, Any]) -> Iterator[DoctorFinding]:
     """Yield a finding for each check of the console, for overdue revocations, the sweep and the configuration."""
     for check in report["checks"]:
         name = str(check["name"])
@@ -78,7 +77,7 @@ def findings(report: Json) -> Iterator[DoctorFinding]:
     yield from _findings_beyond_console(report)
 
 
-def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
+def _findings_beyond_console(report: dict[str, Any]) -> Iterator[DoctorFinding]:
     """Yield the findings about what workers reported: targets and configurations."""
     targets = report.get("targets") or {}
     if failing := targets.get("failing"):
@@ -95,6 +94,6 @@ def _findings_beyond_console(report: Json) -> Iterator[DoctorFinding]:
         yield DoctorFinding("installation's configuration", "warning", text, remedy)
 
 
-def alarms(report: Json) -> tuple[str, ...]:
+def alarms(report: dict[str, Any]) -> tuple[str, ...]:
     """Return one sentence for each finding of level `missing`."""
     return tuple(f"{finding.what}: {finding.found} ({finding.remedy})" for finding in findings(report) if finding.level == "missing")

@@ -24,7 +24,7 @@ from worker.stack.stack_file import read_stack, stack_users
 from worker.stack.starter_pipes import Report
 
 if TYPE_CHECKING:
-    from worker.provisioning import VaultTarget
+    from worker.provisioning.setup import VaultTarget
 
 DATABASE = "shop"
 SAFE_SEARCH_PATH = "-c search_path=pg_catalog,pg_temp"
@@ -37,7 +37,7 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         report("step", "loading the database")
         load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
-        from worker.provisioning import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
+        from worker.provisioning.setup import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
 
         report("step", "setting Vault up")
         provision_vault(_embedded_target(plan.settings))
@@ -82,8 +82,8 @@ def shop_environment(places: StackPaths) -> dict[str, str]:
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
     """Return the running embedded Vault with its own token, or the Vault at VAULT_ADDR with an administrator's VAULT_TOKEN. Raises GiveUp."""
-    from worker.provisioning import VaultTarget  # noqa: PLC0415 - see seed_servers
     from worker.provisioning.admin_client import admin_token  # noqa: PLC0415 - the same
+    from worker.provisioning.setup import VaultTarget  # noqa: PLC0415 - see seed_servers
 
     if embedded := embedded_inputs(settings):
         return _embedded_target(embedded[0])
@@ -106,7 +106,7 @@ def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | 
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
-    from worker.provisioning import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
+    from worker.provisioning.setup import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
 
     places = StackPaths(settings.home)
     return VaultTarget(

@@ -60,7 +60,6 @@ class Stack(BaseModel):
     """Whether its supervisor has been told to stop."""
 
     def write(self, places: StackPaths) -> None:
-        """Write stack.json in one step."""
         write_private(places.stack, self.model_dump_json(indent=1))
 
 

@@ -14,7 +14,6 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import Literal
 
 import structlog
@@ -25,22 +24,17 @@ Step = Literal["step", "ready", "busy", "failed"]
 Report = Callable[[Step, str], None]
 
 
-@dataclass(frozen=True, slots=True)
-class ProgressReport:
-    """Writes to a file descriptor; without one, to the log. A reader that is gone is not an error."""
-
-    descriptor: int | None
-
-    def __call__(self, step: Step, text: str) -> None:
-        if self.descriptor is None:
-            log.info("stack", step=step, text=text)
-            return
-        with contextlib.suppress(OSError):
-            os.write(self.descriptor, json.dumps({"step": step, "text": text}).encode() + b"\n")
+def write_report(descriptor: int | None, step: Step, text: str) -> None:
+    """Report a step by a file descriptor; without one, in the log. A reader that is gone is not an error."""
+    if descriptor is None:
+        log.info("stack", step=step, text=text)
+        return
+    with contextlib.suppress(OSError):
+        os.write(descriptor, json.dumps({"step": step, "text": text}).encode() + b"\n")
 
 
 def parse_report(line: bytes) -> tuple[str, str]:
-    """Parse one line of a ProgressReport; return the step and its text."""
+    """Parse one line that `write_report` wrote; return the step and its text."""
     report = json.loads(line)
     return str(report["step"]), str(report["text"])
 

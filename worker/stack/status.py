@@ -43,7 +43,6 @@ class StackStatus:
 
     @property
     def is_well(self) -> bool:
-        """Whether a supervisor runs and each child answers."""
         return self.supervisor is not None and bool(self.children) and all(child.health == "healthy" for child in self.children)
 
     def as_json(self) -> dict[str, Any]:

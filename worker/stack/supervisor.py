@@ -60,7 +60,6 @@ def supervise(
 
 
 def make_home(places: StackPaths) -> None:
-    """Create the home, and the folders that every start needs."""
     # PostgreSQL's account must be able to pass through the home, but not to list it.
     make_private_folder(places.home, mode=0o711)
     for folder in (places.run, places.logs):
@@ -95,7 +94,7 @@ class Supervisor:
         self._ready = False
 
     async def run(self) -> None:
-        """Start the children, keep them running until a signal or the lifeline's end, and stop them, also after an error."""
+        """Start the children, keep them running until a signal or the lifeline's end, and stop them, even after an error."""
         loop = asyncio.get_running_loop()
         for number in STOP_SIGNALS:
             loop.add_signal_handler(number, self._stop.set)

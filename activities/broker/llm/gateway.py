@@ -194,7 +194,7 @@ class ModelGateway:
         async with self._turn:
             if self._lent and self._lent_for == model and await self._is_key_usable(self._lent):
                 return self._lent
-            # If its grant has ended, its approval was withdrawn, or it was not renewed, that is decided again when it is borrowed again.
+            # Only a revocation is final. A key whose grant has ended, whose approval was withdrawn, or that was not renewed is requested again.
             if self._lent and await self._broker.was_revoked(self._lent):
                 self._revoked_why = "the model's key was revoked for this job"
             await self._give_back_key()

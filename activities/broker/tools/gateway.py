@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from functools import partial
 from typing import Any
 
@@ -21,6 +20,7 @@ from activities.delivery.delivery import secret_texts
 from activities.issuing.grants import CallCounts
 from activities.issuing.issuer import Issuer
 from activities.issuing.results import AccessClosed, AccessDenied, IssuedCredential, IssueRefused, NotPermitted, PendingRequest
+from activities.support.async_tools import wait_up_to
 from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.catalog.mcp_upstreams import UpstreamListingTool, UpstreamTool
 from justenough.domain.core.canonical_json import to_canonical_json
@@ -36,8 +36,9 @@ from justenough.services.evaluate_request import evaluate_request
 from justenough.services.inherited_limits import can_use_tool
 from justenough.services.verify_order import VerifiedOrder
 
-POLL_INTERVAL_S, PROGRESS_INTERVAL_S = 0.5, 5.0
-"""Seconds between two checks of whether people have answered and whether the caller still waits; and between two progress reports."""
+POLL_INTERVAL = timedelta(seconds=0.5)
+"""Time between two checks of whether people have answered and whether the caller still waits."""
+PROGRESS_INTERVAL_S = 5.0
 MAX_CONCURRENT_CALLS = 64
 """Calls of one job that are being made or wait for people, even if their caller has disconnected."""
 MAX_UNDONE_RECORDED = 200
@@ -266,7 +267,7 @@ class ToolGateway:
             try:
                 pending = await self._wait_for_people(lent, began, caller)
             except NotFound:
-                # A failover of the store lost the request. Asked again, the issuer makes another one.
+                # A failover of the store lost the request. If asked again, the issuer makes another one.
                 continue
             if pending.state is RequestState.PENDING or caller.gone.is_set():
                 until = f" They can decide until {pending.respond_by.isoformat(timespec='seconds')}." if pending.respond_by else ""
@@ -284,9 +285,7 @@ class ToolGateway:
             if seconds >= next_report:
                 await caller.report_progress(pending, seconds)
                 next_report = seconds + PROGRESS_INTERVAL_S
-            with suppress(TimeoutError):
-                async with asyncio.timeout(POLL_INTERVAL_S):
-                    await caller.gone.wait()
+            await wait_up_to(POLL_INTERVAL, caller.gone)
             pending = await self._broker.request(pending.request_id)
         return pending
 

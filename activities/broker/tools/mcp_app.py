@@ -54,7 +54,7 @@ class McpApp:
         except RuntimeError as error:
             if not self._broker.closed.is_set():
                 raise
-            # The SDK's server ended while this request waited for its start, or sent its body.
+            # The SDK's server ended while this request waited for the server to start, or was sending its body.
             raise AccessClosed(ACCESS_CLOSED) from error
 
     async def _run(self) -> None:

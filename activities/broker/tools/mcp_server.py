@@ -93,7 +93,7 @@ def build_server(tools: ToolGateway) -> Server[Any]:
         "justenough",
         title="JustEnough",
         instructions=INSTRUCTIONS,
-        # No argument of our tools is sent in a header. Without this, the SDK would list all tools, which decides each, before every call.
+        # No argument of our tools is sent in a header. Without this, the SDK would list all tools before every call, and listing decides each of them.
         get_tool_input_schema=lambda _: None,
         on_list_tools=list_tools,
         on_call_tool=call_tool,
@@ -104,7 +104,7 @@ def build_server(tools: ToolGateway) -> Server[Any]:
 
 @contextlib.contextmanager
 def _as_mcp_errors() -> Iterator[None]:
-    """Convert errors to MCP errors. The SDK would log the text of others and send it to the client, and it may contain a secret."""
+    """Convert errors to MCP errors. The SDK would log the text of any other error and send it to the client, and it may contain a secret."""
     try:
         yield
     except MCPError:

@@ -1,4 +1,4 @@
-"""Limits of the requests at /mcp: what the SDK would take long to validate is refused before. Does not load the SDK."""
+"""Limits of requests to /mcp: refuses what would take the SDK too long to validate. Does not load the SDK."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ MAX_BODY_BYTES = 128 * 1024
 MAX_VALUES = 1_000
 """JSON values of one request, besides a call's arguments. The SDK validates them while every other job of the worker waits."""
 INVALID_PARAMS = -32602
-"""JSON-RPC's code. The SDK defines it, too."""
+"""JSON-RPC's code for invalid parameters, repeated here because the SDK is not loaded."""
 
 
 async def check_request(receive: Receive) -> tuple[Receive, str | None]:
-    """Receive a request; return how to receive it again, and why it is refused, or None."""
+    """Read a request; return a function to read it again, and why it is refused, or None."""
     messages, body = list[Message](), bytearray()
     more = True
     while more and len(body) <= MAX_BODY_BYTES:
@@ -32,7 +32,7 @@ async def check_request(receive: Receive) -> tuple[Receive, str | None]:
 
 
 def why_costly(body: bytes) -> str | None:
-    """Return why a request would take the SDK long to validate, or None. What is no JSON, the SDK refuses."""
+    """Return why the SDK would take too long to validate a request, or None. The SDK itself refuses what is not JSON."""
     try:
         message = json.loads(body)
     except (ValueError, RecursionError):

@@ -44,7 +44,7 @@ async def deliver(
     try:
         triggered_job = (await to_thread.run_sync(console.deps.config.require)).triggers.get(name)
     except NoConfiguration as error:
-        # The sender is unknown, so it gets no details. It must send the event again: after a 401 it might not.
+        # The sender is unknown, so it gets no details. It must send the event again, which it might not do after a 401.
         log.warning("a delivery cannot be verified", trigger=name[:63], why=str(error))
         raise RetryLater(NOT_VERIFIABLE_TEXT) from None
     why: str | None = "triggers.yaml has no trigger of this name"

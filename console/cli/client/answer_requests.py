@@ -12,7 +12,7 @@ from typing import Literal
 import typer
 
 from console.cli import terminal
-from console.cli.arguments import path_segment
+from console.cli.arguments import path_segment, require_reason
 from console.cli.client.api import ConsoleApiClient
 from console.cli.errors import ExitCode, Failure, Unreachable, WrongUsage
 from console.cli.json_object import Json
@@ -58,18 +58,9 @@ class AnswerOptions:
     """Values in the syntax of justenough/domain/jobs/tool_bounds_syntax.py; empty for the requested tools."""
 
 
-def require_reason(text: str | None) -> str:
-    """Return the reason, prompting for it on a terminal. Raises Failure if it is empty or too long."""
-    if text is None and terminal.is_interactive():
-        text = str(typer.prompt("Reason", err=True))
-    if not (text or "").strip() or len(text or "") > 1000:
-        raise WrongUsage("--reason is required, with at most 1,000 characters")
-    return text or ""
-
-
 def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOptions) -> None:
     """Decide each request even if another fails, unless the login or the console fails. Print their states and exit with the highest code."""
-    absent = approver_by_login(api, options.on_behalf_of)["id"] if options.on_behalf_of else None
+    absent = api.get(f"/people/{path_segment(options.on_behalf_of)}")["id"] if options.on_behalf_of else None
 
     def show(answered: list[Json]) -> None:
         emit_requests(answered, title="MISSING", cell=_missing_text, is_list=len(requests) > 1)
@@ -81,7 +72,7 @@ def answer_all(api: ConsoleApiClient, requests: Sequence[str], options: AnswerOp
 
 
 def fetch_request_to_sign(api: ConsoleApiClient, request: str) -> Json:
-    """Return a request. Raises Failure if nobody can decide it, or if the console returns another one, which would then be signed."""
+    """Return a request. Raises Failure if nobody can decide it, or if the console answers with another one, which must not be signed."""
     view = api.get(f"/requests/{path_segment(request)}")
     if view["id"] != request:
         raise Failure(f"the console at {api.address} answered with another request, {view['id']}; nothing was signed")
@@ -112,11 +103,6 @@ def _note_other_requests(api: ConsoleApiClient, job: str, answered: Collection[s
                 for item in others[:MAX_OTHERS_SHOWN]
             ]
             note(f"The job still waits for: {'; '.join(shown)}{more}")
-
-
-def approver_by_login(api: ConsoleApiClient, name: str) -> Json:
-    """Return the approver with a login name. Raises Failure."""
-    return api.get(f"/people/{path_segment(name)}")
 
 
 def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions, *, absent: str | None) -> Json:
@@ -177,7 +163,7 @@ def _reason_for(api: ConsoleApiClient, view: Json, options: AnswerOptions) -> st
 
 
 def _print_answer(api: ConsoleApiClient, view: Json, options: AnswerOptions, tools: BoundedTools | None) -> None:
-    """Print on stderr exactly what is decided; with --quiet only if a question about it follows."""
+    """Print on stderr exactly what is decided. With --quiet, print it only if a question about it follows."""
     show = terminal.write_message if _asks_about(options.decision) else note
 
     def print_line(label: str, text: str) -> None:

@@ -31,8 +31,6 @@ RETRY_DELAY_S = 0.5
 
 
 class IdentityTokenAuth(httpx.Auth):
-    """Sends the person's identity token with each request."""
-
     def __init__(self, session: CliSession) -> None:
         self._session = session
 
@@ -47,8 +45,6 @@ class IdentityTokenAuth(httpx.Auth):
 
 
 class ConsoleApiClient:
-    """Calls a console's API as the logged-in person."""
-
     def __init__(self, session: CliSession) -> None:
         if session.addresses.console is None:
             raise Failure("the console's address is unknown: no stack is running here", hint=f"{ADDRESS_HINT}{profile_hint()}")
@@ -137,7 +133,7 @@ class ConsoleApiClient:
             try:
                 answer = self._http.request(method, path, **how)
             except httpx.DecodingError as error:
-                raise self._to_stranger() from error
+                raise self._wrong_server() from error
             except httpx.TransportError as error:
                 # Nothing listens there, so repeating the call immediately is useless.
                 if tries_left == 0 or isinstance(error, httpx.ConnectError):
@@ -158,17 +154,17 @@ class ConsoleApiClient:
         except (ValueError, RecursionError):
             found = None
         if not isinstance(found, dict):
-            raise self._to_stranger()
+            raise self._wrong_server()
         return found
 
-    def _to_stranger(self) -> Failure:
+    def _wrong_server(self) -> Failure:
         return Failure(f"{self.address} did not answer like a JustEnough console; check the address")
 
     def _to_failure(self, answer: httpx.Response) -> Failure:
         try:
             problem = answer.json()
             detail = str(problem.get("detail") or problem["title"])
-            # The API's `query.state` is the option --state.
+            # What the API calls `query.state` is the option --state here.
             problems = tuple(
                 Problem(re.sub(r"^query\.", "--", str(item.get("path", ""))), str(item.get("message", "")))
                 for item in problem.get("errors") or ()

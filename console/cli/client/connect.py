@@ -14,7 +14,6 @@ if TYPE_CHECKING:
 
 
 def connect_api() -> ConsoleApiClient:
-    """Return a client of the API for the person who runs the command."""
     from console.cli.client.api import ConsoleApiClient  # noqa: PLC0415 - loads httpx
     from console.cli.client.profile import CliSession  # noqa: PLC0415 - the same
 

@@ -86,8 +86,6 @@ def addresses_of_profile(profile: Profile) -> ServerAddresses:
 
 
 class CliSession:
-    """The login of the person who runs the command."""
-
     def __init__(self, options: GlobalOptions) -> None:
         self.profile = load_profile(options)
         given, stack, pinned = configured_addresses(options.console_url), running_stack(), self.profile.pinned
@@ -102,7 +100,6 @@ class CliSession:
 
     @property
     def vault(self) -> PersonVaultClient:
-        """The client of the person's Vault."""
         self._vault = self._vault or PersonVaultClient(self.addresses)
         return self._vault
 
@@ -157,11 +154,13 @@ class CliSession:
             raise NotLoggedIn(
                 f"there is no profile {name}" if is_unknown else "you are not logged in", hint=f"Log in: justenough login{profile_hint()}"
             )
-        if self.addresses.vault != profile.seen.vault:
-            raise NotLoggedIn(
-                f"you are logged in at {profile.seen.vault}, not at {self.addresses.vault}",
-                hint=_other_login_hint(self.addresses.vault),
-            )
+        vault = self.addresses.vault
+        if vault != profile.seen.vault:
+            hint = "Log in: justenough login. To keep the other login: justenough login --profile NAME"
+            if there := [name for name, content in profiles.saved_logins() if _addresses_from_json(content.get("seen")).vault == vault]:
+                use = f"--profile {there[0]}, or from now on: justenough profile use {there[0]}"
+                hint = f"Use the profile with a login there ({', '.join(there)}): {use}"
+            raise NotLoggedIn(f"you are logged in at {profile.seen.vault}, not at {vault}", hint=hint)
         if profile.expires and profile.expires < time.time():
             raise NotLoggedIn("your login has expired")
         return profile.token
@@ -180,14 +179,6 @@ def profile_hint() -> str:
     """Return how to use a profile, for the end of a hint; empty if there are none."""
     names = profiles.profile_names()
     return f". Or use a profile ({', '.join(names)}): --profile NAME, justenough profile use NAME" if names else ""
-
-
-def _other_login_hint(vault: str | None) -> str:
-    """Return how to log in at a Vault while the profile has a login at another one; if a profile is logged in there, how to use it."""
-    there = [name for name, content in profiles.saved_logins() if _addresses_from_json(content.get("seen")).vault == vault]
-    if there:
-        return f"Use the profile with a login there ({', '.join(there)}): --profile {there[0]}, or from now on: justenough profile use {there[0]}"
-    return "Log in: justenough login. To keep the other login: justenough login --profile NAME"
 
 
 def save_login(

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 
 from console.cli.errors import ExitCode, Failure, WrongUsage
 from console.cli.render.output import note
+from console.cli.render.table import LONG_ID
 from console.presentation.status_badges import state_word
 
 if TYPE_CHECKING:
@@ -14,13 +15,14 @@ if TYPE_CHECKING:
     from console.cli.json_object import Json
 
 LAST = "@last"
-WHOLE_ID = re.compile(r"[jrc]-[a-z0-9]{1,8}-[0-9a-hjkmnp-tv-z]{26}(-\d+(\.\d+)?)?")
 ID_OF_KIND = re.compile(r"([jrc])-[a-z0-9]{1,8}-([0-9a-hjkmnp-tv-z]{6,26})(-\d+(\.\d+)?)?")
 """Matches an id, or at least its beginning with kind and time."""
 IdKind = Literal["job", "request", "credential"]
 KINDS: dict[str, IdKind] = {"j": "job", "r": "request", "c": "credential"}
 BEGINNING = re.compile(r"[jrc]-[a-z0-9]{1,8}-[^-]+(?P<number>-\d+(\.\d+)?)?")
-"""Matches a text with at least one character of a job's own part of the id. A shorter one would mean the only job of an installation."""
+"""Matches a text with at least one character of a job's own part of the id. A shorter text would match the only job of an
+installation.
+"""
 MAX_SHOWN = 5
 """Maximum number of ids in the message about an ambiguous beginning."""
 MAX_FETCHED = 100
@@ -43,7 +45,7 @@ def job_id_of(api: ConsoleApiClient, text: str) -> str:
 
 def _is_whole(text: str) -> bool:
     """Whether there is nothing to look up: the text is a whole id, or empty."""
-    return WHOLE_ID.fullmatch(text) is not None or not text.strip()
+    return LONG_ID.fullmatch(text) is not None or not text.strip()
 
 
 def _require_kind(letter: str, text: str) -> None:

@@ -42,8 +42,6 @@ class ConsoleIdentityToken:
 
 
 class PersonVaultClient:
-    """Calls Vault as the person who logs in."""
-
     def __init__(self, addresses: ServerAddresses) -> None:
         if addresses.vault is None:
             raise Failure("Vault's address is unknown", hint=ADDRESS_HINT)
@@ -55,7 +53,7 @@ class PersonVaultClient:
         """Log in by name and password, at a userpass or ldap mount. Raises NotLoggedIn if Vault refuses them."""
         began, mount = time.time(), mount.strip("/")
         answer = self._send("POST", f"auth/{quote(mount)}/login/{quote(user, safe='')}", {"password": password.reveal()})
-        # Vault answers 403 also if the mount does not exist, and "unsupported path" to a name that userpass does not allow.
+        # Vault answers 403 if the mount does not exist, too, and "unsupported path" for a name that userpass does not allow.
         if answer.status_code in {400, 401, 403} or (answer.status_code == 404 and "unsupported path" in answer.text):
             hint = f"If your login is not at the mount {mount}/, give another --mount"
             raise NotLoggedIn(f"Vault at {self.address} did not accept this name and password at {mount}/", hint=hint)
@@ -65,7 +63,7 @@ class PersonVaultClient:
         """Return the login page of the mount's identity provider, which redirects back to `redirect`."""
         body = {"role": role, "redirect_uri": redirect, "client_nonce": nonce}
         answer = self._send("POST", f"auth/{quote(mount.strip('/'))}/oidc/auth_url", body)
-        # Without a token, Vault answers 403 also for a mount or role that does not exist.
+        # Without a token, Vault answers 403 even for a mount or role that does not exist.
         if answer.status_code in {400, 403}:
             raise Failure(
                 f"Vault at {self.address} has no OIDC login at {mount}/" + (f" with a role {role}" if role else " with a default role"),
@@ -124,7 +122,7 @@ class PersonVaultClient:
 
     @contextmanager
     def revoke_on_failure(self, token: Secret) -> Iterator[None]:
-        """Revoke a new token if the block fails: nobody would hold it."""
+        """Revoke a new token if the block fails: nobody could use or revoke it later."""
         try:
             yield
         except BaseException:

@@ -20,6 +20,7 @@ from console.cli.render.output import emit, emit_page, join_values, note, print_
 from console.presentation import policy_text
 from console.presentation.event_text import duration_label
 from console.presentation.terminal_text import moment, plain
+from justenough.domain.core.errors import raise_problems
 
 app = command_group()
 
@@ -32,28 +33,24 @@ def check_catalog(folder: Folder = None) -> None:
     justenough catalog check examples/shop
 
     """
-    from justenough.domain.catalog.access_review import find_undated_actions  # noqa: PLC0415 - loads pydantic's models
-    from justenough.domain.catalog.gateway_validation import expensive_schema_problems  # noqa: PLC0415 - the same
-    from justenough.domain.catalog.loader import CATALOG_FILE  # noqa: PLC0415 - the same
-    from justenough.domain.catalog.mcp_upstreams import why_left_out  # noqa: PLC0415 - the same
-    from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls  # noqa: PLC0415 - the same
-    from justenough.domain.catalog.target_searches import provision_reader, search_problems  # noqa: PLC0415 - the same
-    from justenough.domain.core.errors import raise_problems  # noqa: PLC0415 - the same
+    # These load pydantic's models.
+    from justenough.domain.catalog import access_review, gateway_validation, mcp_upstreams, provisioned_sql, target_searches  # noqa: PLC0415
+    from justenough.domain.catalog.loader import CATALOG_FILE  # noqa: PLC0415
 
     where = folder or config_folder()
     config = load_config(where)
-    reject_unqualified_calls(config.catalog)
-    raise_problems(CATALOG_FILE, expensive_schema_problems(config.catalog))
-    warnings = [{"where": warning.path, "message": warning.message} for warning in find_undated_actions(config.catalog)]
+    provisioned_sql.reject_unqualified_calls(config.catalog)
+    raise_problems(CATALOG_FILE, gateway_validation.expensive_schema_problems(config.catalog))
+    warnings = [{"where": warning.path, "message": warning.message} for warning in access_review.find_undated_actions(config.catalog)]
     warnings += [{"where": f"tools.{name}.mcp", "message": why} for name, why in config.catalog.upstreams.withheld.items()]
     warnings += [
         {"where": f"tools.{name}.mcp", "message": f"{listed.name} cannot be called: {why.message}"}
         for name, reviewed in config.catalog.upstreams.reviewed.items()
         for listed in reviewed.tools
-        if (why := why_left_out(config.catalog.tools[name], listed)) and why.code == "schema_expensive"
+        if (why := mcp_upstreams.why_left_out(config.catalog.tools[name], listed)) and why.code == "schema_expensive"
     ]
     # What `provision` does not write may be in Vault anyway; `vault setup` and `doctor` look there.
-    searches = search_problems(config.catalog, provision_reader(config.catalog))
+    searches = target_searches.search_problems(config.catalog, target_searches.provision_reader(config.catalog))
     warnings += [
         {"where": f"provision {found.path}", "message": f"{found.why}. {found.remedy}"} for found in searches if not found.is_missing
     ]

@@ -39,7 +39,7 @@ def add_resource(folder: Path, new: NewResource) -> None:
             raise WrongUsage(f"{folder / name} already exists", hint="Remove it, or choose another name.")
     try:
         with new_files((folder / name, content) for name, content in files.items()):
-            # Last: the resource exists once the catalog has it.
+            # Write the catalog last: the resource exists once the catalog lists it.
             replace_text(folder / CATALOG_FILE, text)
     except OSError as error:
         raise Failure(f"cannot write {error.filename or folder}: {error.strerror}") from error

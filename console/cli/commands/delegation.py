@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, parse_duration_option, path_segment, require_reason
 from console.cli.client.connect import connect_api
+from console.cli.completion import MAX_FETCHED, complete_items
 from console.cli.json_object import Json
 from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, print_fields
@@ -43,13 +44,12 @@ def create(
     justenough delegation create --to chief2 --for 5d --reason "on holiday"
 
     """
-    from console.cli.client import answer_requests  # noqa: PLC0415 - only this command signs
-    from justenough.domain.approvals.statements import DelegationStatement  # noqa: PLC0415
+    from justenough.domain.approvals.statements import DelegationStatement  # noqa: PLC0415 - only this command signs
 
-    why, seconds = answer_requests.require_reason(reason), parse_duration_option("--for", time)
+    why, seconds = require_reason(reason), parse_duration_option("--for", time)
     api, now = connect_api(), datetime.now(UTC)
     statement = DelegationStatement(
-        delegate=answer_requests.approver_by_login(api, delegate)["id"],
+        delegate=api.get(f"/people/{path_segment(delegate)}")["id"],
         reason=why,
         person=api.session.identity_token().entity,
         issued_at=now,
@@ -58,8 +58,13 @@ def create(
     _print_delegation(api.post("/delegations", api.session.sign_statement(statement)))
 
 
+complete_delegation = complete_items("/delegations", lambda item: f"{item['person']} to {item['delegate']}", limit=MAX_FETCHED)
+
+
 @app.command("end")
-def end(delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.")]) -> None:
+def end(
+    delegation: Annotated[str, typer.Argument(metavar="ID", help="The id of a delegation.", autocompletion=complete_delegation)],
+) -> None:
     """End a delegation now."""
     _print_delegation(connect_api().delete(f"/delegations/{path_segment(delegation)}"))
 

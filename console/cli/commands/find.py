@@ -8,7 +8,6 @@ import typer
 
 from console.cli.client.connect import connect_api
 from console.cli.errors import WrongUsage
-from console.cli.json_object import Json
 from console.cli.options import command
 from console.cli.render.output import emit, note, print_table
 
@@ -26,17 +25,13 @@ def find(
     if not "".join(text).strip():
         raise WrongUsage("the text is empty; give an id, a name or a word")
     result = connect_api().get("/search", q=" ".join(text))
-    emit(result, table=_print_hits, names=lambda result: (hit["id"] for hit in result["hits"]))
-    if not result["hits"]:
+    rows = [(KINDS.get(hit["kind"], hit["kind"]), hit["id"], hit["name"], hit["text"]) for hit in result["hits"]]
+    header = ("KIND", "FOUND", "JOB NAME", "TASK OR TITLE")
+    emit(result, table=lambda _: print_table(header, rows) if rows else None, names=lambda _: (hit["id"] for hit in result["hits"]))
+    if not rows:
         suggested = f" Did you mean {', '.join(result['suggestions'])}?" if result["suggestions"] else ""
         note(f"No results that you may read for {result['query']!r}.{suggested}")
     if result["is_partial"]:
         note("Only the newest of the jobs that you may read were searched for words. An id, a name or a rarer word finds older ones.")
     if not result["is_indexed"]:
         note("Older entries are still being indexed. Search again later.")
-
-
-def _print_hits(result: Json) -> None:
-    if result["hits"]:
-        rows = [(KINDS.get(hit["kind"], hit["kind"]), hit["id"], hit["name"], hit["text"]) for hit in result["hits"]]
-        print_table(("KIND", "FOUND", "JOB NAME", "TASK OR TITLE"), rows)

@@ -37,7 +37,7 @@ def init(
     """Write a configuration folder. It has approvals, policies, and a catalog for `justenough catalog add`. Asks for values that no option
     gives.
     """
-    from justenough.adapters.configuration.scaffold.new_folder import NewFolder, render_folder  # noqa: PLC0415 - loads jinja2
+    from justenough.adapters.configuration.scaffold.new_folder import render_folder  # noqa: PLC0415 - loads jinja2
 
     given = {"environment": environment, "launchers": launchers, "owners": owners, "security": security}
     answers = {name: QUESTIONS[name][1] if value is None else value for name, value in given.items()}
@@ -49,8 +49,8 @@ def init(
     try:
         if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
             raise WrongUsage(f"{folder} already exists and is not empty", hint="Name a new folder.")
-        # The next run would refuse what is left as a folder that is not empty.
-        with new_files((folder / name, text) for name, text in render_folder(NewFolder(str(folder), **answers))):
+        # Leave no files behind after a failure: the next run would refuse a folder that is not empty.
+        with new_files((folder / name, text) for name, text in render_folder({"folder": str(folder), **answers})):
             pass
         if names_folder := not SETTINGS_FILE.exists():
             # A JSON text is one of TOML, too.

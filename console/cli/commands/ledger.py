@@ -25,7 +25,7 @@ from console.presentation.terminal_text import moment
 
 PAGE_SIZE = 1000
 MAX_LINE_CHARS = 16 * 1024**2
-"""More than any entry. Another file, or a device, may be one line that fills the memory."""
+"""Longer than any entry. The wrong file, or a device, may be a single line that fills the memory."""
 
 app = command_group()
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +23,6 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.jobs.states import Action
 
 if TYPE_CHECKING:
-    from console.cli.client.api import ConsoleApiClient
     from justenough.adapters.configuration.folder import ConfigSet
     from justenough.domain.jobs.spec import JobSpec
     from justenough.domain.policy.dry_run import PolicyEvaluator
@@ -101,8 +99,9 @@ def explain(
     justenough policy explain refund-triage.yaml --param ticket=4712
 
     """
-    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - loads the policy engine
-    from justenough.domain.policy.explain import explain_spec  # noqa: PLC0415 - the same
+    from justenough.domain.jobs.spec import checked_spec  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.cedar_request import Clock, JobFacts  # noqa: PLC0415 - the same
+    from justenough.domain.policy.explain import build_plain_spec, explain_spec  # noqa: PLC0415 - the same
 
     if resource is not None:
         action, name = (resource, what) if resource in set(Action) else (what, resource)
@@ -113,7 +112,9 @@ def explain(
     if access:
         if param:
             raise WrongUsage("--param needs a SPEC")
-        job_spec = _plain_spec(loaded, access[1], access[2], ttl=ttl, environment=environment)
+        if ttl is not None:
+            parse_duration_option("--ttl", ttl)
+        job_spec = checked_spec(build_plain_spec(loaded.catalog, access[1], access[2], ttl=ttl, environment=environment))
     else:
         if ttl or environment:
             raise WrongUsage("--ttl and --environment need RESOURCE:ACTION; a SPEC has its own")
@@ -173,15 +174,16 @@ def replay(folder: Folder = None, since: Since = None) -> None:
     justenough policy replay --since 7d
 
     """
-    from justenough.domain.policy.replay import PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
+    from justenough.domain.policy.replay import REPLAY_EVENTS, PolicyReplay, ReplayTally  # noqa: PLC0415 - loads the policy engine
 
     config = load_config(folder or config_folder())
     begin = parse_time_argument("--since", since, now=datetime.now(UTC)) if since else None
     api, replayer = connect_api(), PolicyReplay(config.rules)
     tally, began = ReplayTally(begin.isoformat() if begin else "", config.policies.digest), time.monotonic()
-    for entry in _fetch_entries(api, since=tally.since or None):
+    kinds = [kind.value for kind in REPLAY_EVENTS]
+    for entry in api.get_all("/ledger", type=kinds, since=tally.since or None):
         if entry["type"] == "access.decided" and not replayer.knows(entry["job"]):
-            earlier = _fetch_entries(api, job=entry["job"])
+            earlier = api.get_all("/ledger", type=kinds, job=entry["job"])
             replayer.learn(entry["job"], (item for item in earlier if item["position"] < entry["position"]))
         decision = replayer.replay_entry(entry)
         if decision is not None:
@@ -194,15 +196,6 @@ def replay(folder: Folder = None, since: Since = None) -> None:
     )
     counts = f"{count_label(report.decisions, 'decision')} of {count_label(report.requests, 'request')}"
     note(f"{counts} replayed in {time.monotonic() - began:.1f} s.")
-
-
-def _plain_spec(config: ConfigSet, name: str, action: str, *, ttl: str | None, environment: str | None) -> JobSpec:
-    from justenough.domain.jobs.spec import checked_spec  # noqa: PLC0415 - loads the policy engine
-    from justenough.domain.policy.explain import build_plain_spec  # noqa: PLC0415 - the same
-
-    if ttl is not None:
-        parse_duration_option("--ttl", ttl)
-    return checked_spec(build_plain_spec(config.catalog, name, action, ttl=ttl, environment=environment))
 
 
 def _read_job_spec(config: ConfigSet, file: str, params: dict[str, str]) -> JobSpec:
@@ -248,9 +241,3 @@ def _load_table(folder: Path, name: str, rules: PolicyEvaluator, problems: list[
         else:
             problems += test_cases.spec_case_problems(where, case, specs[-1], rules)
     return table, specs
-
-
-def _fetch_entries(api: ConsoleApiClient, *, since: str | None = None, job: str | None = None) -> Iterator[Json]:
-    from justenough.domain.policy.replay import REPLAY_EVENTS  # noqa: PLC0415 - loads the policy engine
-
-    return api.get_all("/ledger", type=[kind.value for kind in REPLAY_EVENTS], since=since, job=job)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment
+from console.cli.arguments import DEFAULT_PAGE_SIZE, Cursor, Limit, Reason, Web, parse_duration_option, path_segment, require_reason
 from console.cli.client.connect import connect_api, open_page
 from console.cli.client.references import id_beginning_with, job_id_of
 from console.cli.completion import OfJob, OfResource, complete_request
@@ -245,7 +245,7 @@ def _answer_requests(requests: list[str], decision: DecisionKind, *, reason: str
 
     options = answer_requests.AnswerOptions(
         decision=decision,
-        reason=reason if decision == "approve" and reason == "" else answer_requests.require_reason(reason),
+        reason=reason if decision == "approve" and reason == "" else require_reason(reason),
         ttl=parse_duration_option("--ttl", ttl) if ttl is not None else None,
         **narrowing,
     )

@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
-from console.cli.arguments import Cursor, Limit, Reason, path_segment
+from console.cli.arguments import Cursor, Limit, Reason, path_segment, require_reason
 from console.cli.client.connect import connect_api
 from console.cli.client.references import id_beginning_with
 from console.cli.errors import WrongUsage
@@ -50,7 +50,7 @@ def answer(
 
     if justified is None:
         raise WrongUsage("the verdict is missing; give --justified or --unjustified")
-    why, api = answer_requests.require_reason(reason), connect_api()
+    why, api = require_reason(reason), connect_api()
     view = answer_requests.fetch_request_to_sign(api, id_beginning_with(api, "request", request))
     person = api.session.identity_token().entity
     verdict: Literal["justified", "unjustified"] = "justified" if justified else "unjustified"

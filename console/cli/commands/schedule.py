@@ -7,8 +7,9 @@ from typing import Annotated
 
 import typer
 
-from console.cli.arguments import IdempotencyKey, path_segment
+from console.cli.arguments import IdempotencyKey, path_segment, require_reason
 from console.cli.client.connect import connect_api
+from console.cli.completion import complete_items
 from console.cli.json_object import Json
 from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
@@ -17,7 +18,8 @@ from console.presentation.terminal_text import moment
 
 app = command_group()
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule in triggers.yaml.")]
+complete_schedule = complete_items("/schedules", lambda item: item["job"], name="name")
+Name = Annotated[str, typer.Argument(metavar="NAME", help="The name of a schedule in triggers.yaml.", autocompletion=complete_schedule)]
 
 
 @app.list_command("list")
@@ -53,8 +55,6 @@ def pause(
     justenough schedule pause nightly-reconcile --reason "the shop is closed"
 
     """
-    from console.cli.client.answer_requests import require_reason  # noqa: PLC0415 - loads what most commands do without
-
     _print_schedule(connect_api().post(f"/schedules/{path_segment(name)}/pause", {"reason": require_reason(reason)}, idempotent=True))
 
 

@@ -9,13 +9,17 @@ import typer
 from console.cli import terminal
 from console.cli.arguments import Cursor, Limit, path_segment
 from console.cli.client.connect import connect_api
+from console.cli.completion import complete_items
 from console.cli.errors import ExitCode, WrongUsage
 from console.cli.json_object import Json
 from console.cli.options import command_group, run_for_each
 from console.cli.render.output import emit, emit_page, note
 from console.presentation.terminal_text import moment
 
-Subscription = Annotated[str, typer.Argument(metavar="NAME", help="The name of a webhook or notification.")]
+complete_subscription = complete_items("/webhooks", lambda item: f"{item['kind']}, {item['state']}", name="name")
+Subscription = Annotated[
+    str, typer.Argument(metavar="NAME", help="The name of a webhook or notification.", autocompletion=complete_subscription)
+]
 
 app = command_group()
 

@@ -24,7 +24,7 @@ def run_demo(*, keep_running: bool = False) -> int:
     With `keep_running` the servers keep running in JUSTENOUGH_HOME, even after a failure. KeyboardInterrupt, SIGTERM and SIGHUP stop what was started.
     """
     for number in (signal.SIGTERM, signal.SIGHUP):
-        # A program that nohup started ignores SIGHUP.
+        # A program that nohup started must keep ignoring SIGHUP.
         if signal.getsignal(number) is not signal.SIG_IGN:
             signal.signal(number, signal.default_int_handler)
     code, population = 1, None

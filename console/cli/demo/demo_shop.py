@@ -15,6 +15,7 @@ from pathlib import Path
 import yaml
 
 from console.cli.demo.job_variants import VARIANTS
+from console.cli.files import replace_text
 from justenough.adapters.configuration.example_shop import example_shop
 
 NORMAL_TIMES = ("15m", "1h", "4h")
@@ -43,14 +44,7 @@ PROVISION = f"""\
 
 @dataclass(frozen=True)
 class DemoShop:
-    """The demo's configuration folder."""
-
     folder: Path
-
-    @classmethod
-    def below(cls, home: Path) -> DemoShop:
-        """Return the shop of a home, whether it exists or not."""
-        return cls(home / "demo-shop")
 
     def create(self) -> Path:
         """Copy the example shop, add to it, and return the folder. An existing copy stays unchanged."""
@@ -70,9 +64,6 @@ class DemoShop:
             (partial / "jobs" / f"{name}.yaml").write_text(yaml.safe_dump(variant.apply(spec, name=name), sort_keys=False))
         return partial.rename(self.folder)
 
-    def job_file(self, name: str) -> Path:
-        return self.folder / "jobs" / f"{name}.yaml"
-
     def set_times(self, times: tuple[str, str, str]) -> bool:
         """Set how long each tier has to decide; return whether that changed anything."""
         file = self.folder / "approvals.yaml"
@@ -80,9 +71,7 @@ class DemoShop:
         if file.read_text() == text:
             return False
         # In one step, because worker and console may read it at any moment.
-        draft = self.folder / "approvals.draft"
-        draft.write_text(text)
-        draft.replace(file)
+        replace_text(file, text)
         return True
 
     def signing_secret_of(self, trigger: str) -> str:

@@ -60,7 +60,7 @@ class DemoEnvironment:
             # Servers that keep running are put where `justenough status` and `down` find them by default.
             home = (config.home() if keep_running or os.environ.get("JUSTENOUGH_HOME") else scratch / "home").absolute()
             closing.enter_context(_environment_variables(home, people=scratch / "people"))
-            own_shop = DemoShop.below(home) if keep_running and not config.setting("config", "JUSTENOUGH_CONFIG") else None
+            own_shop = DemoShop(home / "demo-shop") if keep_running and not config.setting("config", "JUSTENOUGH_CONFIG") else None
             if run_command("status").returncode == 0:
                 say(f"Using the servers that are running in {home}; they keep running afterwards.\n")
             else:
@@ -109,7 +109,6 @@ class DemoEnvironment:
         return str(self.run_as("ops", "job", "run", str(example_shop() / "jobs" / f"{file}.yaml"), *options, "--reason", "the demo")["id"])
 
     def wait_for_state(self, job: str, *states: str) -> Json:
-        """Wait until the job is in one of these states; return it."""
         return self._wait_for_job(job, lambda seen: seen["state"] in states, " or ".join(states))
 
     def wait_for_request(self, job: str, resource: str) -> Json:

@@ -38,7 +38,6 @@ class Case:
 
 
 def order_status(person: str, order: str, reason: str, *, tenant: str = "") -> Launch:
-    """Return the launch of a job that reads an order's status."""
     return Launch(person, f"order-status{tenant}", reason, (f"order={order}",))
 
 

@@ -42,7 +42,6 @@ class LoginProbe:
     @classmethod
     @contextlib.contextmanager
     def start(cls, shop_dsn: str) -> Iterator[LoginProbe]:
-        """Listen during a block."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             probe = cls(shop_dsn, listener)
             threading.Thread(target=probe._listen, daemon=True).start()

@@ -42,7 +42,7 @@ class Population:
     def launch(self, launch: Launch, *, key: str = "") -> str:
         """Launch a job; return its id. `key`: what it demonstrates, if it is worth visiting."""
         options = [word for param in launch.params for word in ("--param", param)]
-        arguments = ("job", "run", str(self.shop.job_file(launch.job)), *options, "--reason", launch.reason)
+        arguments = ("job", "run", str(self.shop.folder / "jobs" / f"{launch.job}.yaml"), *options, "--reason", launch.reason)
         job = str(self.demo.run_as(launch.person, *arguments, quiet=True)["id"])
         self.launched.append(job)
         if key:
@@ -71,7 +71,6 @@ class Population:
         self.demo.repeat("job", "logs", job, until=lambda logs: logs["items"], failure=lambda _: failure)
 
     def wait_for_tier(self, request: str, tier: int) -> None:
-        """Wait until a pending request has escalated to a tier."""
         failure = f"{request} has not escalated to tier {tier} after {STATE_TIMEOUT_S:.0f} s"
         self.demo.repeat(
             "request", "show", request, until=lambda seen: (seen["current_tier"] or seen["tier"]) >= tier, failure=lambda _: failure

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from types import MappingProxyType
 
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import clock, pad, plain, truncate, width
@@ -29,7 +28,6 @@ EXPIRY_WORDS = {
 }
 """By state: the words for a credential before its expiry, and the words for it after its expiry or without one."""
 
-NO_GROUPS: Mapping[str, str] = MappingProxyType({})
 Paint = Callable[[str, str], str]
 """Colours a text by a state."""
 
@@ -50,7 +48,7 @@ class Scale:
         return max(-1, min(self.columns, int(share * self.columns) if share >= 0 else -1))
 
 
-def gantt_lines(timeline: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text) -> Iterator[str]:
+def gantt_lines(timeline: Timeline, *, now: datetime, columns: int, paint: Paint) -> Iterator[str]:
     """Yield the lines of the chart, at most `columns` wide. Yield nothing if nothing has begun."""
     rows = sorted(timeline.rows.values(), key=lambda row: row.began)
     time_range = timeline_range(timeline, now=now)
@@ -82,7 +80,7 @@ def gantt_lines(timeline: Timeline, *, now: datetime, columns: int, paint: Paint
 
 
 def job_status_lines(
-    job: str, timeline: Timeline, *, now: datetime, columns: int, paint: Paint = lambda text, _: text, groups: Mapping[str, str] = NO_GROUPS
+    job: str, timeline: Timeline, *, now: datetime, columns: int, paint: Paint, groups: Mapping[str, str]
 ) -> Iterator[str]:
     """Yield a line for the job and one for each request and credential, at most `columns` wide. `groups`: who can decide, by request."""
     job_row = timeline.job_row
@@ -111,7 +109,6 @@ def row_icon(row: TimelineRow) -> str:
 
 
 def row_label(row: TimelineRow) -> str:
-    """Return the name of a row as the chart shows it."""
     return plain({"job": "job ", "request": "asks ", "credential": "holds "}[row.kind] + row.what)
 
 

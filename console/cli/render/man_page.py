@@ -26,16 +26,12 @@ def man_page(root: Context, words: Sequence[str]) -> str | None:
     return "\n".join(page_lines(context)) + "\n"
 
 
-def man_pages(root: Context) -> dict[str, str]:
-    """Return the page of every command, by the name of its file without `.1`."""
-    paths = [(), *command_paths(root, ())]
-    return {"-".join(("justenough", *words)): page for words in paths if (page := man_page(root, words)) is not None}
-
-
-def command_paths(context: Context, before: tuple[str, ...]) -> Iterator[tuple[str, ...]]:
+def man_pages(context: Context) -> dict[str, str]:
+    """Return the pages of a command and of all commands in it, by the names of their files without `.1`."""
+    pages = {context.command_path.replace(" ", "-"): "\n".join(page_lines(context)) + "\n"}
     for name, command in _commands(context):
-        yield (*before, name)
-        yield from command_paths(typer.Context(command, info_name=name, parent=context), (*before, name))
+        pages |= man_pages(typer.Context(command, info_name=name, parent=context))
+    return pages
 
 
 def _commands(context: Context) -> Iterator[tuple[str, Command]]:

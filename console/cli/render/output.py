@@ -33,7 +33,7 @@ COLOUR_BY_STATE = {
 
 
 def emit(value: Json, *, table: Callable[[Json], None], name: str = "id", names: Callable[[Json], Iterable[object]] | None = None) -> None:
-    """Print a value in the requested output format. `-o name` prints the field `name` of the value or of each of its items, or `names`."""
+    """Print a value in the requested output format. `-o name` prints `names`, or else the field `name` of the value or of each of its items."""
     match current_options().output:
         case CliOutputFormat.JSON:
             terminal.write_line(to_json_text(value, indent=2))
@@ -73,7 +73,7 @@ def emit_items(items: Sequence[Json], *, header: Cells, row: Callable[[Json], Ce
 
 
 def emit_requests(items: Sequence[Json], *, title: str, cell: Callable[[Json], object], is_list: bool) -> None:
-    """Print the requests that a command changed. `title`, `cell`: the last column."""
+    """Print the requests that a command changed. `title`, `cell`: the title of the last column, and the function that returns its text."""
     emit_items(
         items,
         header=("ID", "RESOURCE", "ACTION", "STATE", title),
@@ -107,7 +107,7 @@ def emit_revocation(
 def print_table(header: Cells, rows: Sequence[Cells], *, optional: Sequence[str] = ()) -> None:
     """Print a table as the options say. On a terminal it fits: `optional` columns are left out, ids shortened and the last column cut."""
     options = current_options()
-    layout = TableLayout(terminal.columns(), options.columns, options.sort, is_wide=options.wide, optional=optional)
+    layout = TableLayout(None if options.wide else terminal.columns(), options.columns, options.sort, optional=optional)
     for line in table_lines(header, rows, layout, paint=with_state_colour):
         terminal.write_line(line)
 
@@ -141,10 +141,8 @@ def count_label(number: int, singular: str, plural: str = "") -> str:
 
 
 def join_values(values: Iterable[object]) -> str:
-    """Join several values for one cell."""
     return ", ".join(map(str, values))
 
 
 def join_pairs(values: Json) -> str:
-    """Join the pairs of a flat map for one cell."""
     return join_values(f"{name}={value}" for name, value in values.items())

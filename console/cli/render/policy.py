@@ -18,7 +18,6 @@ def print_check(result: Json) -> None:
 
 
 def print_explanation(explanation: Json) -> None:
-    """Print each request's decision and the reasons for it."""
     _print_indented(0, policy_text.circumstances(explanation))
     _print_indented(0, policy_text.other_access(explanation))
     for problem in explanation["problems"]:

@@ -99,7 +99,7 @@ def decide_by_text(item: Json) -> str:
     if until != item["expires_at"]:
         return f"{moment(until)}; then the job times out"
     if "escalates_to" not in item:
-        # A console of an earlier version does not say what happens then.
+        # A console of an earlier version does not say what happens at that time.
         return moment(until)
     following = item["escalates_to"]
     return f"{moment(until)}; then it {f'escalates to tier {following}' if following else 'expires'}"
@@ -121,7 +121,6 @@ def approval_count(item: Json) -> str:
 
 
 def counted_approvals(item: Json) -> int:
-    """Return how many approvals of a request count."""
     return sum(answer["decision"] == "approve" and not why_not_counted(answer, item) for answer in item["approvals"])
 
 
@@ -149,7 +148,6 @@ def decisions_text(item: Json) -> str:
 
 
 def request_sentence(item: Json) -> str:
-    """Return a sentence that says what a request asks for."""
     deadline = f", until {deadline_text(item)}" if item["state"] == "pending" and decide_by(item) else ""
     tier = f"; tier {item['current_tier']}, {approval_count(item)}{deadline}" if item["quorum"] else ""
     if item["state"] == "pending":

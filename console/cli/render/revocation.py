@@ -41,7 +41,6 @@ def job_report(job: Json) -> Json:
 
 
 def _cause_step(failures: Iterable[str]) -> str:
-    """Return what to do about the cause of failed revocations."""
     return end_session_advice(failures) or "See which server is down: justenough doctor"
 
 
@@ -93,7 +92,6 @@ def job_verdict(job: Json) -> str:
 
 
 def revocation_text(job: Json) -> str:
-    """Return the word of the state of a job's revocation."""
     return revocation_word(job["revocation"]["state"], has_ended=job["state"] in ENDED_JOB_STATES)
 
 
@@ -163,7 +161,7 @@ def sweep_report(report: Json, jobs: Mapping[str, Json]) -> Json:
     causes = [cause for why in failed for cause in why.split("; ")]
     steps = []
     if len(failed) < len(unconfirmed):
-        steps = ["Waiting: access was found revoked, and is verified by a second check within half a minute: justenough sweep"]
+        steps = ["Access was found revoked. A second check verifies that within half a minute. To see its result: justenough sweep"]
     if failed:
         steps += [
             f"Failed revocations are retried every 10 s. {_cause_step(causes)}",

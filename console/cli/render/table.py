@@ -31,15 +31,13 @@ SECONDS = (86_400, 3_600, 60, 1)
 
 @dataclass(frozen=True, slots=True)
 class TableLayout:
-    """How a table is shown: the terminal's width in columns (None: no terminal, print in full), and the options that its reader chose."""
+    """How a table is shown: the width in columns that it must fit (None: print in full), and the options that its reader chose."""
 
     max_columns: int | None = None
     chosen: str | None = None
     """Names of columns, separated by commas; None for all that fit."""
     sort: str | None = None
     """The column to sort by; with - before it, in descending order."""
-    is_wide: bool = False
-    """Whether nothing is left out, shortened or cut."""
     optional: Sequence[str] = ()
     """Columns that may be left out on a narrow terminal, in this order."""
 
@@ -48,7 +46,7 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
     """Yield the lines of a table. Raises Failure for an unknown column."""
     table = [[plain("" if cell is None else cell) for cell in line] for line in [header, *rows]]
     table = choose_columns(sort_rows(table, layout.sort), layout.chosen)
-    if layout.max_columns is not None and not layout.is_wide:
+    if layout.max_columns is not None:
         table = shorten_ids(table)
         optional = () if layout.chosen else layout.optional
         table = leave_out_columns(table, optional, layout.max_columns)
@@ -59,7 +57,7 @@ def table_lines(header: Cells, rows: Sequence[Cells], layout: TableLayout, *, pa
                 yield from _folded_row(table[0], line, layout.max_columns, paint)
             return
     widths = _widths(table)
-    if layout.max_columns is not None and not layout.is_wide:
+    if layout.max_columns is not None:
         widths[-1] = min(widths[-1], layout.max_columns - sum(widths[:-1]) - len(GAP) * (len(widths) - 1))
     for number, line in enumerate(table):
         cells = [pad(truncate(cell, columns), columns) for cell, columns in zip(line, widths, strict=True)]

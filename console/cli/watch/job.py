@@ -22,27 +22,11 @@ ENDING_EVENT_TYPES = {"job.ended", "revocation.confirmed", "revocation.overdue"}
 """After one of these events, nothing may be left to wait for."""
 
 
-@dataclass(frozen=True, slots=True)
-class WatchedEvent:
-    """One ledger entry, from a stream or from a timeline."""
-
-    position: int
-    at: str
-    kind: str
-    data: Json
-    job: str = ""
-    """Empty if only one job is followed."""
-
-    @classmethod
-    def of_entry(cls, entry: Json) -> WatchedEvent:
-        return cls(entry["position"], entry["at"], entry["type"], entry["data"], entry.get("job", ""))
-
-
-EventHandler = Callable[[WatchedEvent], None]
+EventHandler = Callable[[Json], None]
+"""Takes a ledger entry."""
 
 
 def job_exit_code(job: Json) -> ExitCode:
-    """Return the exit code for a job's present state."""
     state, revocation = JobState(job["state"]), RevocationState(job["revocation"]["state"])
     if revocation is RevocationState.OVERDUE or (state.ended and revocation is RevocationState.PENDING):
         return ExitCode.NOT_CONFIRMED
@@ -53,8 +37,6 @@ def job_exit_code(job: Json) -> ExitCode:
 
 @dataclass(slots=True)
 class JobFollower:
-    """Follows one job to its end."""
-
     api: ConsoleApiClient
     job: str
     on_event: EventHandler
@@ -94,7 +76,7 @@ class JobFollower:
                     self._streams.record_data()
                     if event:
                         self._handle_event(event)
-                    if (event and event.kind in ENDING_EVENT_TYPES) or self._is_past_deadline():
+                    if (event and event["type"] in ENDING_EVENT_TYPES) or self._is_past_deadline():
                         return
         except Unreachable:
             # If the console fails at once, it is down; that does not mean that streams do not work.
@@ -115,13 +97,13 @@ class JobFollower:
         while True:
             page = self._outage.retry(lambda: self.api.get(f"{self._path}/timeline", after=self._position, limit=1000))
             for item in page["items"]:
-                self._handle_event(WatchedEvent.of_entry(item))
+                self._handle_event(item)
             if page["next"] is None:
                 return
 
-    def _handle_event(self, event: WatchedEvent) -> None:
-        if event.position > self._position:
-            self._position = event.position
+    def _handle_event(self, event: Json) -> None:
+        if event["position"] > self._position:
+            self._position = event["position"]
             self.on_event(event)
 
     def _is_over(self, job: Json) -> bool:
@@ -142,9 +124,10 @@ class JobFollower:
         return max(0.05, min(STREAM_TIMEOUT_S, self.deadline - time.monotonic()))
 
 
-def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
-    """Yield the events of a stream; None for a line that only keeps the stream open, and for an event that cannot be parsed."""
+def parse_event_stream(lines: Iterable[str]) -> Iterator[Json | None]:
+    """Yield the events of a stream as ledger entries; None for a line that only keeps the stream open, and for an event that cannot be parsed."""
     fields: dict[str, str] = {}
+    event: Json | None
     for line in lines:
         if line.startswith(":"):
             yield None
@@ -156,7 +139,8 @@ def parse_event_stream(lines: Iterable[str]) -> Iterator[WatchedEvent | None]:
             try:
                 cloud = json.loads(fields["data"])
                 kind = str(cloud["type"]).removeprefix("dev.justenough.").rpartition(".v")[0]
-                event = WatchedEvent(int(fields["id"]), str(cloud["time"]), kind, dict(cloud["data"]), str(cloud.get("subject", "")))
+                data, job = dict(cloud["data"]), cloud.get("subject")
+                event = {"position": int(fields["id"]), "at": str(cloud["time"]), "job": job, "type": kind, "data": data}
             except (KeyError, TypeError, ValueError):
                 event = None
             yield event

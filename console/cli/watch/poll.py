@@ -51,7 +51,6 @@ class StreamHealth:
     _silent_streams: int = 0
 
     def record_data(self) -> None:
-        """Count a stream that carried data."""
         self._silent_streams = 0
 
     def record_silence(self) -> None:
@@ -61,10 +60,8 @@ class StreamHealth:
             self.fall_back("a proxy may be buffering them")
 
     def fall_back(self, why: str) -> None:
-        """Stop using streams, and tell the user."""
         self.is_usable = False
         note(f"Events do not arrive ({why}); polling every {self.poll_interval_s:g} s instead.")
 
     def reset(self) -> None:
-        """Use streams again."""
         self.is_usable, self._silent_streams = True, 0

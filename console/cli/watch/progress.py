@@ -18,7 +18,7 @@ from console.cli.json_object import Json
 from console.cli.options import current_options
 from console.cli.render.output import join_values, with_state_colour
 from console.cli.render.table import shorten_ids_in
-from console.cli.watch.job import EventHandler, WatchedEvent
+from console.cli.watch.job import EventHandler
 from console.presentation.event_text import event_sentence
 from console.presentation.terminal_text import colour_text, log_text, moment, plain, strip_colours
 
@@ -40,8 +40,8 @@ MAX_TAIL_CHARS = 8_000
 def show_progress(api: ConsoleApiClient, job: str, *, event_types: frozenset[str] | None) -> Iterator[EventHandler]:
     """Show a job's events during a block: those of `event_types`; None for all, and on a terminal also for the end of the job's output."""
 
-    def print_event(event: WatchedEvent) -> None:
-        if event_types is None or event.kind in event_types:
+    def print_event(event: Json) -> None:
+        if event_types is None or event["type"] in event_types:
             terminal.write_message(_event_text(api, event, {}, colour=False))
 
     if current_options().quiet:
@@ -73,32 +73,33 @@ def _live_progress(api: ConsoleApiClient, job: str, event_types: frozenset[str] 
     shown_logs = logs if event_types is None else contextlib.nullcontext()
     with live_display(draw_status, stream=sys.stderr) as print_above, shown_logs:
 
-        def on_event(event: WatchedEvent) -> None:
+        def on_event(event: Json) -> None:
             with lock:
-                timeline.add_entry(event.kind, event.at, event.data)
-            if event_types is None or event.kind in event_types:
+                timeline.add_entry(event["type"], event["at"], event["data"])
+            if event_types is None or event["type"] in event_types:
                 print_above(shorten_ids_in(_event_text(api, event, groups, colour=terminal.shows_colours(sys.stderr))))
 
         yield on_event
 
 
-def _event_text(api: ConsoleApiClient, event: WatchedEvent, groups: dict[str, str], *, colour: bool) -> str:
+def _event_text(api: ConsoleApiClient, event: Json, groups: dict[str, str], *, colour: bool) -> str:
     """Describe an event; with a request, look up who can decide it or why policy denied it.
 
     `groups`: who can decide, by request. It is updated: a decided request has no entry.
     """
-    request, data, hint = str(event.data.get("request")), event.data, ""
-    if event.kind in APPROVAL_EVENT_TYPES:
+    event_type, data, hint = event["type"], event["data"], ""
+    request = str(data.get("request"))
+    if event_type in APPROVAL_EVENT_TYPES:
         groups.pop(request, None)
         found = _fetch_request(api, request)
         if found.get("state", "pending") == "pending":
             groups[request] = join_values(found.get("approvers") or ())
             hint = f"  ({plain(groups[request] or 'its approvers')} can decide: justenough request approve {request})"
-    elif event.kind == "access.decided" and data.get("outcome") == "denied":
+    elif event_type == "access.decided" and data.get("outcome") == "denied":
         data = {**data, "policy_reasons": _fetch_request(api, request).get("policy_reasons") or {}}
-    kind = event.kind.ljust(EVENT_TYPE_COLUMNS)
-    shown = colour_text(kind, COLOUR_BY_EVENT_TYPE[event.kind]) if colour and event.kind in COLOUR_BY_EVENT_TYPE else kind
-    return f"{moment(event.at)}  {shown} {plain(event_sentence(event.kind, data))}{hint}".rstrip()
+    padded = event_type.ljust(EVENT_TYPE_COLUMNS)
+    shown = colour_text(padded, COLOUR_BY_EVENT_TYPE[event_type]) if colour and event_type in COLOUR_BY_EVENT_TYPE else padded
+    return f"{moment(event['at'])}  {shown} {plain(event_sentence(event_type, data))}{hint}".rstrip()
 
 
 def _fetch_request(api: ConsoleApiClient, request: str) -> Json:
@@ -134,7 +135,7 @@ class LogTail:
     def _read(self) -> None:
         after = -1
         while not self._stop_event.is_set():
-            # RuntimeError: the command has ended, and closed its client, while this thread waited to repeat a request.
+            # RuntimeError: while this thread waited to repeat a request, the command ended and closed its client.
             with contextlib.suppress(Failure, RuntimeError):
                 page = self._api.get(self._path, after=after, limit=1000)
                 self._text = (self._text + "".join(item["text"] for item in page["items"]))[-MAX_TAIL_CHARS:]

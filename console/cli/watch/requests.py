@@ -24,7 +24,7 @@ from console.cli.json_object import Json
 from console.cli.options import CliOutputFormat, current_options
 from console.cli.render.output import count_label, note
 from console.cli.render.request_table import RequestChange, request_changes, request_table_lines
-from console.cli.watch.job import WatchedEvent, parse_event_stream
+from console.cli.watch.job import parse_event_stream
 from console.cli.watch.poll import StreamHealth
 from console.presentation.terminal_text import moment, to_json_text
 
@@ -79,7 +79,7 @@ class RequestWatcher:
                 if not self._is_disconnected:
                     note(f"Connection lost: {error.message}. Reconnecting.")
                 self._is_disconnected = True
-            # Wait also if the console ended the stream itself, as when the token expires: it may end each new stream at once.
+            # Wait even if the console ended the stream itself, as when the token expires: it may end each new stream at once.
             time.sleep(RECONNECT_DELAY_S)
 
     def refresh(self) -> None:
@@ -135,20 +135,20 @@ class RequestWatcher:
             while more:
                 page, newest = self.api.get_entries_after(self._last_position, limit=1000)
                 for item in page["items"]:
-                    self._handle_event(WatchedEvent.of_entry(item))
+                    self._handle_event(item)
                 more = page["next"] is not None
                 self._last_position = page["next"] or newest or self._last_position
             self.refresh()
         self._streams.reset()
 
-    def _handle_event(self, event: WatchedEvent) -> None:
+    def _handle_event(self, event: Json) -> None:
         """Refresh the requests that an event may have changed."""
         names: list[str] = []
-        if event.kind == "job.ended":
+        if event["type"] == "job.ended":
             # The job's pending requests are withdrawn without an event for each.
-            names = [name for name, item in self.pending.items() if item["job_id"] == event.job]
-        elif event.kind.startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event.kind == "access.decided"):
-            names = [str(event.data["request"])] if event.data.get("request") else []
+            names = [name for name, item in self.pending.items() if item["job_id"] == event["job"]]
+        elif event["type"].startswith(REQUEST_EVENT_PREFIXES) or (self.everything and event["type"] == "access.decided"):
+            names = [str(event["data"]["request"])] if event["data"].get("request") else []
         for name in names:
             item = self._fetch_request(name)
             if item is None:
@@ -157,9 +157,9 @@ class RequestWatcher:
             if self.mine:
                 is_pending = is_pending and any(other["id"] == name for other in self._fetch_pending(job=item["job_id"]))
             if is_pending or not self.mine or name in self.pending:
-                self._update(item, is_pending=is_pending, at=event.at)
+                self._update(item, is_pending=is_pending, at=event["at"])
         # Move on only now, so that the next stream repeats an event that was not handled.
-        self._last_position = str(event.position)
+        self._last_position = str(event["position"])
 
     def _fetch_request(self, name: str) -> Json | None:
         """Return a request; None if this person may no longer read it."""

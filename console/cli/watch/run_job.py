@@ -102,7 +102,7 @@ def print_launch_warnings(run_input: JobRunInput) -> None:
     Only access that the job requests while it runs can wait for such an approval.
     """
     if run_input.spec.agent or any(access.at == "request" for access in run_input.spec.access):
-        # The launch itself reports what is invalid, unless it was launched before.
+        # The launch itself reports what is invalid, unless this job was launched before.
         with contextlib.suppress(Failure):
             _print_warnings(_dry_run(run_input))
 

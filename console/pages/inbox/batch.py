@@ -61,7 +61,7 @@ async def batch(
             now, counted = await submit_answer(console, visitor, view, answer)
             outcomes[view.id] = BatchOutcome(now, counted=counted, why="")
         except JustEnoughError as error:
-            outcomes[view.id] = BatchOutcome(view, counted=False, why=str(error))
+            outcomes[view.id] = BatchOutcome(view, counted=False, why=error.for_callers)
 
     async with anyio.create_task_group() as group:
         for view in views.values():

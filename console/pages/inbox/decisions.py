@@ -78,7 +78,7 @@ async def answer(request: Request, console: TheConsole, visitor: ThePageUser, fo
     if errors:
         notice = CardNotice(status=422, errors=errors, problem=MISSING_TEXT)
         try:
-            # It may have been decided or have escalated since the form was opened. Then nothing that is marked would help.
+            # The request may have been decided or have escalated since the form was opened. Then correcting the marked fields would not help.
             await to_thread.run_sync(require_entitlement, console.deps, visitor.caller, card.view, card.job, parsed.decision)
         except (Forbidden, Conflict) as error:
             notice = _failure_notice(error)
@@ -194,7 +194,7 @@ def _stale_notice(form: FormData, card: RequestCard) -> CardNotice | None:
 def _failure_notice(error: JustEnoughError) -> CardNotice:
     """Return the notice of a decision that was not submitted, with the errors by form field."""
     faults = error.problems if isinstance(error, InvalidInput) else ()
-    text = "; ".join(map(str, faults)) or str(error)
+    text = "; ".join(map(str, faults)) or error.for_callers
     errors = {FIELD_BY_STATEMENT_PATH[one.path]: one.message for one in faults if one.path in FIELD_BY_STATEMENT_PATH}
     return CardNotice(status=problems.status_of(error), errors=errors, problem=text[:1].upper() + text[1:])
 

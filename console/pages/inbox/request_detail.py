@@ -124,7 +124,7 @@ class RequestCard:
 
 
 def card_of(console: Console, caller: Caller, request: str) -> RequestCard:
-    """Read a request that the caller may read. Raises NotFound also if they may not, so that nobody learns which ids exist."""
+    """Read a request that the caller may read. Raises NotFound even if it exists but they may not, so that nobody learns which ids exist."""
     deps = console.deps
     view = visible_request(deps.store, console.job_owners, caller, request)
     view, job = view.model_copy(update={"chain": ancestor_views(deps, view.parent)}), job_for(deps.store, caller, view.job_id)

@@ -1,7 +1,7 @@
 """GET and POST /jobs/new: launch from a template or a pasted spec, first as a policy preview. The rules are those of the API.
 
 The form contains an idempotency key, so a form that is sent twice launches one job. It also contains the digest of what was previewed: if
-the form or the template changed since, the preview is shown again instead of launching.
+the form or the template has changed since then, the preview is shown again and nothing is launched.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 @dataclass(frozen=True, slots=True)
 class LaunchDraft:
     key: str
-    """The idempotency key of its launch; empty if the form has none yet."""
+    """The idempotency key of the launch; empty if the form has none yet."""
     file: str = ""
     """The template's file name; empty for a pasted spec."""
     text: str = ""
@@ -197,7 +197,7 @@ def _preview(deps: Deps, visitor: PageUser, draft: LaunchDraft, *, launch: bool)
 
 async def _sign_and_launch(request: Request, console: Console, visitor: PageUser, draft: LaunchDraft, prepared: PreparedLaunch) -> Response:
     deps, body, person = console.deps, prepared.body, visitor.caller.person
-    # Lists sort jobs by their ids, and the form may have been open for hours.
+    # Lists sort jobs by their ids, so the id must be new: the form may have been open for hours.
     job = new_job_id(deps.settings.installation, now=deps.now())
     try:
         statement = statements.build_order_statement(

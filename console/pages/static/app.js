@@ -161,7 +161,7 @@ async function refresh() {
       if (response.type === "opaqueredirect") { location.reload(); return; }
       if (response.ok) {
         const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
-        // Somebody has logged in again, in another tab: this page's forms belong to the login before, and maybe to another person.
+        // Somebody has logged in again in another tab: this page's forms belong to the earlier login, and maybe to another person.
         if (fresh.getElementById("page-session")) { interruptDraft(); location.reload(); return; }
         updateRegions(fresh);
       }
@@ -215,7 +215,7 @@ function markOf(element) {
   return known.hasAttribute("href") ? `a[href="${CSS.escape(known.getAttribute("href"))}"]` : null;
 }
 
-// What tells an element without an id or a link, such as a button, from others: its form, what it does and its text.
+// Return what identifies an element without an id or a link, such as a button: its form, what it does and its text.
 function keyOf(element) {
   const form = element.form && nameOf(element.form);
   return JSON.stringify([form, element.name, element.value, element.getAttribute("formaction"), element.textContent]);
@@ -393,7 +393,7 @@ function saveDraft(form) {
   if (fields.length) sessionStorage.setItem(DRAFT, JSON.stringify({ person, form: nameOf(form), fields: Object.fromEntries(fields) }));
 }
 
-// A form that is sent may hold what the server filled in: what was typed before its preview.
+// Save a form when it is sent, too: the server may have filled it in with what was typed before the preview.
 document.addEventListener("input", ({ target }) => saveDraft(target.form));
 document.addEventListener("submit", ({ target }) => saveDraft(target));
 
@@ -406,8 +406,8 @@ function interruptDraft() {
   if (draft) sessionStorage.setItem(DRAFT, JSON.stringify({ ...draft, interrupted: true }));
 }
 
-// A page without a person shows that the login ended, and an error page that a form was not accepted. After either, the same person's form is
-// filled in again, once, and not sent.
+// A page without a person means that the login has ended; an error page means that a form was not accepted. After either, fill the same
+// person's form in again, once, and do not send it.
 function restoreDraft() {
   const draft = JSON.parse(sessionStorage.getItem(DRAFT));
   if (!draft) return;

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, tzinfo
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -55,10 +55,6 @@ class ScheduledJob(ConfiguredJob):
     def could_have_made(self, params: Mapping[str, str]) -> bool:
         """Whether these are the schedule's params."""
         return dict(params) == dict(self.schedule.params)
-
-    def to_local_time(self, moment: datetime) -> datetime:
-        """Return a time in the schedule's time zone."""
-        return moment.astimezone(self.zone)
 
 
 def load_triggered_jobs(folder: Path, triggers: Triggers, catalog: Catalog | None, problems: list[Problem]) -> Mapping[str, TriggeredJob]:

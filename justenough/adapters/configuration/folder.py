@@ -114,7 +114,7 @@ class ConfigFolder:
     def require(self) -> ConfigSet:
         """Return the last good set, even while this thread holds another. Raises NoConfiguration if none was read.
 
-        For callers who conclude something from what the configuration lacks: nobody knows what one that was not read lacks.
+        For callers who conclude something from what the configuration does not contain: without one, nobody knows.
         """
         self._check_if_due()
         good = self._good

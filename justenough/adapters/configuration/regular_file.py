@@ -14,7 +14,7 @@ MAX_FILE_BYTES = 4 * 1024 * 1024
 def read_regular_file(path: Path, *, max_bytes: int) -> bytes:
     """Return a file's content; of a larger file, one byte more than `max_bytes`.
 
-    Raises OSError, also for a pipe or a device: opening or reading one may block forever.
+    Raises OSError, for example for a pipe or a device: opening or reading one may block forever.
     """
     with os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb") as file:
         if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):

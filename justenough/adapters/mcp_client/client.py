@@ -78,8 +78,8 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                 except Exception as error:  # noqa: BLE001 - the client has many errors, and groups of them
                     # A result counts even if the conversation then ended badly.
                     failure = _to_give_up(error, transport)
-            # Not in a `finally`: when the broker closes, this must not delay the revocation of the credential. ValueError: the server may have
-            # set a cookie that no header can send back.
+            # This is not in a `finally`, because it must not delay the revocation of the credential when the broker closes. ValueError: the
+            # server may have set a cookie that no header can carry.
             with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, ValueError, JustEnoughError):
                 await transport.end_session()
     finally:
@@ -119,14 +119,6 @@ def _leaf_errors(error: BaseException) -> Iterator[BaseException]:
         yield error
 
 
-class _MuteConversations(logging.Filter):
-    """Drops records that are logged during a conversation."""
-
-    def filter(self, record: logging.LogRecord) -> bool:
-        del record
-        return not _in_conversation.get()
-
-
 @cache
 def _silence_loggers() -> None:
     """Silence the client's loggers: they log messages that they cannot read, and servers may echo our secrets."""
@@ -134,4 +126,4 @@ def _silence_loggers() -> None:
         logging.getLogger(name).setLevel(logging.CRITICAL + 1)
     # The server in our own gateway uses these loggers too, and must not be silenced.
     for name in ("mcp.shared.jsonrpc_dispatcher", "mcp.shared.dispatcher"):
-        logging.getLogger(name).addFilter(_MuteConversations())
+        logging.getLogger(name).addFilter(lambda _: not _in_conversation.get())

@@ -26,12 +26,12 @@ MAX_RECEIVED_BYTES = 4 * 1024 * 1024
 MAX_MESSAGES = 10_000
 """Messages of one conversation that the server sends."""
 MAX_VALUES, MAX_ALL_VALUES = 10_000, 100_000
-"""JSON values: of one message, except those in FREE_FORM; and of all messages, except those in STRUCTURED. The SDK validates them while every
+"""JSON values of one message, without those in FREE_FORM; and of all messages, without those in STRUCTURED. While the SDK validates them, every
 other job waits: two million invalid ones took 108 s.
 """
 STRUCTURED = frozenset({"structuredContent", "_meta"})
 FREE_FORM = STRUCTURED | {"inputSchema", "outputSchema"}
-"""Fields of which the SDK hardly validates the content."""
+"""Fields whose content the SDK hardly validates."""
 SESSION_HEADER, VERSION_HEADER = "mcp-session-id", "mcp-protocol-version"
 ACCEPT_HEADERS = {"accept": "application/json, text/event-stream"}
 
@@ -110,7 +110,7 @@ class McpTransport:
                 raise UnacceptableResponse("the upstream compressed its response despite `Accept-Encoding: identity`")
             session_id = response.headers.get(SESSION_HEADER, "")
             if not (session_id.isascii() and session_id.isprintable()):
-                raise UnacceptableResponse("the upstream's session id has characters that no header can send back")
+                raise UnacceptableResponse("the upstream's session id has characters that no header can carry")
             self.session_id = session_id or self.session_id
             yield response
 
@@ -148,7 +148,7 @@ class McpTransport:
                     data, event_type = [], b""
 
     def _require_few_values(self, message: types.JSONRPCMessage) -> None:
-        """Raise UnacceptableResponse if this message, or all messages together, would take the SDK long to validate."""
+        """Raise UnacceptableResponse if the SDK would take too long to validate this message, or all messages together."""
         content = getattr(message, "result", None) or getattr(message, "params", None)
         self._messages += 1
         self._values += count_values(content, MAX_ALL_VALUES, uncounted=STRUCTURED)
@@ -188,7 +188,7 @@ def _parse_message(text: bytes, request: types.JSONRPCRequest, *, is_error: bool
 
 
 def _to_known_block(block: Any) -> Any:
-    """Return a content block; if its type is newer than the SDK, a file without content that names it: the SDK would reject the whole result."""
+    """Return a content block. If its type is newer than the SDK, return an empty file that names it: the SDK would reject the whole result."""
     kind = block.get("type") if isinstance(block, dict) else None
     if not isinstance(kind, str) or kind in KNOWN_BLOCKS:
         return block

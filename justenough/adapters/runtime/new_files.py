@@ -18,7 +18,7 @@ def new_files(files: Iterable[tuple[Path, str]]) -> Iterator[None]:
             file.write_text(text, encoding="utf-8")
         yield
     except BaseException:
-        # What was there before, or came meanwhile, is not ours.
+        # What was there before, or was created in the meantime, is not ours.
         for path in reversed(made):
             with suppress(OSError):
                 remove = path.rmdir if path.is_dir() else path.unlink

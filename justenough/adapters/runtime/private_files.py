@@ -36,12 +36,11 @@ def read_json(path: Path) -> dict[str, Any]:
     return content if isinstance(content, dict) else {}
 
 
-def make_private_folder(path: Path, *, mode: int = 0o700) -> Path:
+def make_private_folder(path: Path, *, mode: int = 0o700) -> None:
     """Create a folder with this mode. A folder that exists keeps its mode."""
     if not path.is_dir():
         path.mkdir(parents=True)
         path.chmod(mode)
-    return path
 
 
 def ensure_passwords(path: Path, names: Iterable[str]) -> dict[str, str]:

@@ -10,7 +10,7 @@ STOP_SIGNALS = (signal.SIGTERM, signal.SIGHUP)
 
 
 class StoppedBySignal(SystemExit):
-    """Ends the program like Ctrl-C does, so that no terminal stays without echo or cursor, and no server half started."""
+    """Ends the program as Ctrl-C does, so that no terminal is left without echo or cursor, and no server half started."""
 
     def __init__(self, number: int) -> None:
         super().__init__(128 + number)
@@ -24,13 +24,13 @@ class StoppedBySignal(SystemExit):
 def raise_stop_signals() -> None:
     """Raise StoppedBySignal for the first of these signals. A second one ends the process at once."""
     for number in STOP_SIGNALS:
-        # A program that nohup started ignores SIGHUP.
+        # A program that nohup started must keep ignoring SIGHUP.
         if signal.getsignal(number) is signal.SIG_DFL:
             signal.signal(number, _stop)
 
 
 def restore_stop_signals() -> None:
-    """Let these signals end the process at once again: a server that must drain has handlers of its own."""
+    """Let these signals end the process at once, as by default: a server that must drain has handlers of its own."""
     for number in STOP_SIGNALS:
         if signal.getsignal(number) is _stop:
             signal.signal(number, signal.SIG_DFL)

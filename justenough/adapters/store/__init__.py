@@ -2,12 +2,10 @@
 
 from justenough.adapters.store.change_feed import ChangeFeed
 from justenough.adapters.store.errors import StoreNotMigrated, StoreRightsMissing, StoreTooNew, StoreUnavailable, StoreUnfit
-from justenough.adapters.store.inspection import PostgresReport, StoreReport
+from justenough.adapters.store.inspection import PostgresReport
 from justenough.adapters.store.ledger_repository import LedgerHead, LedgerSpan, LedgerTail
-from justenough.adapters.store.metrics import StoreCounts
 from justenough.adapters.store.page_sessions import PageSessionRecord
 from justenough.adapters.store.postgres_connection import StoreLogin
-from justenough.adapters.store.queries import JobCaption
 from justenough.adapters.store.session_claims import ClaimResult, SessionClaim
 from justenough.adapters.store.store import Store
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
@@ -15,7 +13,6 @@ from justenough.adapters.store.wrapped_tokens import StoredWrappingToken
 __all__ = [
     "ChangeFeed",
     "ClaimResult",
-    "JobCaption",
     "LedgerHead",
     "LedgerSpan",
     "LedgerTail",
@@ -23,10 +20,8 @@ __all__ = [
     "PostgresReport",
     "SessionClaim",
     "Store",
-    "StoreCounts",
     "StoreLogin",
     "StoreNotMigrated",
-    "StoreReport",
     "StoreRightsMissing",
     "StoreTooNew",
     "StoreUnavailable",

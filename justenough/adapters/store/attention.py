@@ -39,7 +39,7 @@ MAX_LINE_CHARS = 300
 FAILED_STATES = tuple(state.value for state in (JobState.FAILED, JobState.TIMED_OUT, JobState.LOST))
 
 _LATER = JOBS.alias("later")
-# Ids are made by the launchers' machines, whose clocks may be behind. Comparing them, too, lets databases use an index.
+# Compare times, because ids are made by the launchers' machines, whose clocks may be behind. Compare ids, too, so that databases use an index.
 _IS_LATER = and_(_LATER.c.id > JOBS.c.id, _LATER.c.created_at >= JOBS.c.created_at)
 _SUCCEEDED_SINCE = exists().where(_LATER.c.name == JOBS.c.name, _LATER.c.state == JobState.SUCCEEDED.value, _IS_LATER)
 _DENIED_BY_PERSON = exists().where(APPROVALS.c.request_id == REQUESTS.c.id, APPROVALS.c.decision == "deny")
@@ -124,7 +124,7 @@ def late_requests(connection: Connection, only: JobFilter, now: datetime) -> Seq
 
 def denied_jobs(connection: Connection, only: JobFilter, since: datetime) -> Iterator[AttentionItem]:
     """Yield the jobs with requests that were denied by policy, not by a person."""
-    # People may have been asked for days before policy denied the request at its issue, which ended the job.
+    # A request may have waited for people for days before policy denied it at its issue, which ended the job.
     has_just_ended = and_(JOBS.c.state == JobState.DENIED.value, JOBS.c.ended_at >= since)
     recent = (REQUESTS.c.created_at >= since - MAX_STATEMENT_LIFETIME, or_(REQUESTS.c.created_at >= since, has_just_ended))
     at = case((REQUESTS.c.created_at >= since, REQUESTS.c.created_at), else_=JOBS.c.ended_at)
@@ -181,7 +181,7 @@ def missed_schedules(connection: Connection, since: datetime) -> Iterator[Attent
 
 
 def silent_workers(connection: Connection, since: datetime, seen_before: datetime) -> Iterator[AttentionItem]:
-    # Rows of older ones stay until another worker starts.
+    # Rows of workers that are gone for longer stay until another worker starts.
     silent = select(WORKERS).where(WORKERS.c.last_seen >= since, WORKERS.c.last_seen < seen_before)
     for one in connection.execute(silent.order_by(WORKERS.c.last_seen.desc()).limit(MAX_ITEMS_PER_KIND)):
         yield _item(AttentionKind.WORKER, one.name, detail="it no longer reports, and did not shut down cleanly", since=one.last_seen)

@@ -39,7 +39,6 @@ class ChangeFeed(ABC):
 
     @property
     def is_closed(self) -> bool:
-        """Whether it was closed."""
         return self._ended.is_set()
 
     def wait(self, seconds: float) -> None:

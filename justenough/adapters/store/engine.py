@@ -38,7 +38,7 @@ BUSY_TIMEOUT_S = 30
 POOL_SIZE = 16
 SQLITE_CACHE_KB = 4_000
 """Each SQLite connection has a cache of its own. With 16 MB each, a console took 260 MB more for a store of 20,000 jobs, and was no faster:
-what is not cached here, the system has in memory.
+the system caches the file anyway.
 """
 PREPARE_AFTER_USES = 5
 """Uses after which psycopg prepares a writer's statement (psycopg's own default)."""
@@ -162,15 +162,15 @@ def read_transaction(engine: Engine, *, isolation_level: IsolationLevel = "REPEA
             connection.execution_options(isolation_level=isolation_level)
             _set_prepare_threshold(connection, after=None)
         yield connection
-        # The pool would roll back, at which psycopg forgets the writers' statements that it has prepared.
+        # Otherwise the pool would roll back, and psycopg would forget the writers' statements that it has prepared.
         connection.commit()
 
 
 def read(engine: Engine, query: Callable[[Connection], T], *, snapshot: bool) -> T:
     """Return the result of a query. Raises StoreUnavailable.
 
-    `snapshot`: whether all its statements must see the same snapshot. A query of one statement does without, which saves PostgreSQL the round
-    trips of BEGIN and ROLLBACK.
+    `snapshot`: whether all its statements must see the same snapshot. A query of one statement does not need that, which saves the round
+    trips of BEGIN and ROLLBACK on PostgreSQL.
     """
 
     def run() -> T:
@@ -201,7 +201,7 @@ def _lock_out_other_writers(engine: Engine) -> Iterator[Connection]:
 def _on_live_connection(run: Callable[[], T]) -> T:
     """Return the result of `run`; call it again if the pooled connection was dead. The pool then replaces all of its older connections.
 
-    To ask each connection before its use whether it is alive would cost a round trip each time.
+    Checking each connection before its use would cost a round trip each time.
     """
     try:
         return run()
@@ -237,16 +237,16 @@ def translate_errors() -> Iterator[None]:
             raise StoreNotMigrated(f"the store is not migrated to this version: {line}") from error
         if isinstance(error.orig, InsufficientPrivilege):
             raise StoreUnavailable(
-                f"the store refused the operation: {line}; `justenough store check` shows which rights are missing"
+                f"the store refused the operation: {line}", remedy="`justenough store check` shows which rights are missing"
             ) from error
         if line.startswith("attempt to write a readonly database"):
-            raise StoreUnavailable(f"the store refuses writes: {line}; make the SQLite file and its folder writable") from error
+            raise StoreUnavailable(f"the store refuses writes: {line}", remedy="make the SQLite file and its folder writable") from error
         if isinstance(error.orig, ReadOnlySqlTransaction):
-            raise StoreUnavailable(f"the store refuses writes: {line}; name the primary server, not a standby") from error
+            raise StoreUnavailable(f"the store refuses writes: {line}", remedy="name the primary server, not a standby") from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error
         if type(error) is DatabaseError or isinstance(error.orig, DataCorrupted | IndexCorrupted):
-            raise StoreUnavailable(f"the store is damaged: {line}; repair the database, or restore a backup") from error
+            raise StoreUnavailable(f"the store is damaged: {line}", remedy="repair the database, or restore a backup") from error
         raise
 
 
@@ -285,7 +285,9 @@ def _sqlite_engine(url: URL) -> Engine:
                 path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
                 os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
         except OSError as error:
-            raise StoreUnavailable(f"the store {path} cannot be created: {error.strerror}; correct JUSTENOUGH_DATABASE_URL") from error
+            raise StoreUnavailable(
+                f"the store {path} cannot be created: {error.strerror}", remedy="correct JUSTENOUGH_DATABASE_URL"
+            ) from error
 
     @event.listens_for(engine, "connect")
     def _pragmas(connection: Any, _record: Any) -> None:

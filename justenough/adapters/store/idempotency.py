@@ -27,7 +27,7 @@ class IdempotencyRepository(Repository):
     def remember(self, person: str, key: str, job: str, digest: str, *, events: Sequence[Event] = ()) -> KeyUse:
         """Return the job id under a person's key: `job` if the key is new. Raises Conflict if the key was used with another digest.
 
-        The events are recorded in the same transaction if the key is new: otherwise an order that fails in between would use it up.
+        If the key is new, the events are recorded in the same transaction: otherwise a failure in between would use up the key without an order.
         """
         use = self._insert_or_get(person, key, job, digest, events)
         if use.digest != digest:

@@ -7,10 +7,9 @@ from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, Connection, and_, not_, or_, select
 
-from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import comes_after
 from justenough.adapters.store.queries import REQUESTS_WITH_JOBS, requests_by_id, to_request_views
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, reads, reads_snapshot, without_nul
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, is_own_or_descendant, reads, reads_snapshot, without_nul
 from justenough.adapters.store.tables import APPROVALS, JOBS, REQUESTS, REVIEWS
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW
 from justenough.domain.core.ids import first_job_id, installation_of

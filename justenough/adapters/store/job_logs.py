@@ -18,8 +18,6 @@ TRUNCATION_LINE = "log truncated\n"
 
 
 class LogRepository(Repository):
-    """Output of jobs, in numbered chunks."""
-
     @writes
     def append(self, connection: Connection, job: str, seq: int, text: str, at: datetime) -> None:
         """Store one chunk; idempotent. Past MAX_LOG_BYTES the log ends with the line `log truncated`."""

@@ -310,7 +310,7 @@ def row_to_view(row: Sequence[Any]) -> EntryView:
     """Return an entry as the API shows it. `row` holds its position, then the fields of a LedgerEntry in their order."""
     entry, data = LedgerEntry(*row[1:]), None
     with suppress(ValueError):
-        # It accepts a depth of 200, which the model's serialization to JSON can handle.
+        # `from_json` accepts a depth of 200, which the model's serialization to JSON can handle.
         data = from_json(entry.data)
     # Data that somebody replaced by something else must not keep the other entries from being read. Verification reports it.
     data = data if isinstance(data, dict) else {"unreadable": entry.data}

@@ -53,7 +53,6 @@ class MetricsRepository(Repository):
 
     @reads_snapshot
     def overdue(self, connection: Connection) -> OverdueCounts:
-        """Count the overdue revocations."""
         theirs = select(func.count(), func.min(JOBS.c.revocation_since)).where(IS_OVERDUE)
         jobs, since = connection.execute(theirs).one()
         late = (CREDENTIALS.c.live, CREDENTIALS.c.state == CredentialState.OVERDUE.value)

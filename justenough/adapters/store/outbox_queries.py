@@ -78,7 +78,7 @@ class Settlement(Message):
     entry_id: str | None = None
     """The id that the entry at `position` must still have; None if nobody needs to check it."""
     delivered: tuple[int, ...] = ()
-    """Positions."""
+    """Positions of entries that were delivered."""
     dropped: tuple[int, ...] = ()
     """Positions of entries that no longer need a delivery."""
     failed: tuple[FailedDelivery, ...] = ()
@@ -148,7 +148,7 @@ class OutboxRepository(Repository):
         begin = {"position": newest_position(connection), "created_at": now, "seen_at": now, "delivered": 0}
         for name, kind in kinds.items():
             insert_new(connection, SUBSCRIPTIONS, {"name": name, "kind": kind, **begin})
-            # A name may be given to a subscription of the other kind, which continues at its position.
+            # A subscription of the other kind may be given the name, and continues at its position.
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(kind=kind, seen_at=now))
         lost = select(SUBSCRIPTIONS.c.name).where(SUBSCRIPTIONS.c.seen_at < now - FORGET_AFTER)
         for table in (DELIVERIES, TOLD):
@@ -162,7 +162,7 @@ class OutboxRepository(Repository):
         positions = connection.execute(select(SUBSCRIPTIONS.c.name, SUBSCRIPTIONS.c.position)).all()
         resent_at = case((DELIVERIES.c.attempts == 0, DELIVERIES.c.next_at))
         waiting = select(DELIVERIES.c.subscription, func.min(DELIVERIES.c.next_at), func.max(resent_at))
-        # By name, so that the index leads to them: there may be many dead letters.
+        # Select by name, so that the index is used: there may be many dead letters.
         ours = DELIVERIES.c.subscription.in_([row[0] for row in positions])
         waiting = waiting.where(ours, DELIVERIES.c.state == DeliveryState.PENDING.value).group_by(DELIVERIES.c.subscription)
         rows = connection.execute(waiting).all()

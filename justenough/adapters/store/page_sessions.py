@@ -32,8 +32,6 @@ class PageSessionRecord(Message):
 
 
 class PageSessionRepository(Repository):
-    """Page sessions by the hash of their cookie."""
-
     @writes
     def add(self, connection: Connection, session: PageSessionRecord, *, forget_before: datetime) -> None:
         """Store a new session, and delete those that began before `forget_before`."""

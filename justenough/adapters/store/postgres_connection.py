@@ -54,7 +54,7 @@ class PasswordFile:
         except (OSError, ValueError) as error:
             why = error.strerror if isinstance(error, OSError) else "it is not text"
             raise StoreUnavailable(
-                f"the store's password file {self._file} cannot be read: {why}; correct JUSTENOUGH_DATABASE_PASSWORD_FILE"
+                f"the store's password file {self._file} cannot be read: {why}", remedy="correct JUSTENOUGH_DATABASE_PASSWORD_FILE"
             ) from None
         if not password or "\n" in password:
             raise StoreUnavailable(f"the store's password file {self._file} must have one line, the password")
@@ -73,9 +73,9 @@ LISTENER_CONNECT_TIMEOUT_S = 3
 LINK_LIMITS = {"keepalives_idle": 5, "keepalives_interval": 1, "keepalives_count": 5, "tcp_user_timeout": 10_000}
 """A server that has vanished, or a connection that a firewall has forgotten, is noticed after 10 to 15 seconds.
 
-By default Linux waits for its answer for two hours, and then so would every writer of this process. After 30 seconds other workers take a
-session for dead, because it cannot renew its claim. A URL may set other limits. Linux gives a silent connection up at the first probe after
-tcp_user_timeout, however few were sent: of several, one may be lost.
+By default Linux waits two hours for an answer, and every writer of this process would wait with it. After 30 seconds other workers consider a
+session dead, because it cannot renew its claim. A URL may set other limits. Linux gives up a silent connection at the first probe after
+tcp_user_timeout, however few it has sent, so send several before that: one may be lost.
 """
 LOCK_TIMEOUT_S = 30
 """How long a transaction waits for a lock, such as another writer's."""
@@ -168,7 +168,7 @@ class PostgresConnector:
         except psycopg.Error as error:
             if re.search(REFUSED_LOGIN, str(error)):
                 self.reject(login)
-            raise StoreUnavailable(describe_failure(error, place_of(url, user=login.user if login else None))) from error
+            raise unreachable(error, place_of(url, user=login.user if login else None)) from error
         for parameter, (usable, why) in REQUIRED_PARAMETERS.items():
             value = connection.info.parameter_status(parameter) or usable
             if not value.startswith(usable):
@@ -176,19 +176,19 @@ class PostgresConnector:
                 raise StoreUnavailable(f"the store cannot use {place_of(url)}: its {parameter} is {value}, so {why}")
         try:
             row = connection.execute("SELECT pg_catalog.pg_backend_pid()").fetchone()
-            # A pooler makes up the process id that it names at login.
+            # A pooler makes up the process id that it returns at login.
             is_session = row is not None and row[0] == connection.info.backend_pid
             is_direct = is_session and (url != self.url or self.listen_url is None)
             if is_direct:
                 # Otherwise the server keeps a session for two hours after its client has vanished, and a few outages of the network use up
-                # max_connections. Its limits are ours, which the URL may set: each side gives the connection up by its own.
+                # max_connections. Each side has limits of its own; the server gets ours, which the URL may set.
                 links = {f"tcp_{name.removeprefix('tcp_')}": str(options.get(name, value)) for name, value in LINK_LIMITS.items()}
                 limits = SESSION_LIMITS | links
                 calls = ", ".join("pg_catalog.set_config(%s, %s, false)" for _ in limits)
                 connection.execute(f"SELECT {calls}".encode(), [part for limit in limits.items() for part in limit])
         except psycopg.Error as error:
             connection.close()
-            raise StoreUnavailable(describe_failure(error, place_of(url))) from error
+            raise unreachable(error, place_of(url)) from error
         return connection, PostgresSession(login, is_direct)
 
 
@@ -200,8 +200,8 @@ def place_of(url: URL, *, user: str | None = None) -> str:
     return f"{hosts}{port}/{url.database or ''}" + (f" as {name}" if name else "")
 
 
-def describe_failure(error: BaseException, place: str) -> str:
-    """Return one sentence: what is wrong with a connection, where, and what to do.
+def unreachable(error: BaseException, place: str) -> StoreUnavailable:
+    """Return the error for a connection that failed: what is wrong, where, and what to do.
 
     It contains the first line of the driver's message, but no statement and no values.
     """
@@ -211,7 +211,7 @@ def describe_failure(error: BaseException, place: str) -> str:
         r"^(connection failed: |connection is bad: )?(connection to server (at|on) .*? failed: )?(FATAL: +|ERROR: +)?", "", line
     )
     remedy = next((text for pattern, text in REMEDIES if re.search(pattern, line, re.IGNORECASE)), ANY_REMEDY)
-    return f"the store does not answer: {place}: {reason}; {remedy}"
+    return StoreUnavailable(f"the store does not answer: {place}: {reason}", remedy=remedy)
 
 
 def first_line(error: BaseException) -> str:

@@ -255,7 +255,7 @@ def approval_decided(fact: LedgerFact) -> None:
 
 
 def _approve(fact: LedgerFact) -> None:
-    """Approve the request if the entry says so, with the terms that it names. Entries about the answers that no longer count follow."""
+    """Approve the request if the entry says so, on the terms that it names. Entries about the answers that no longer count follow it."""
     if fact.data.get("verdict") == "approved":
         fact.connection.execute(_VERIFIED, {"row_id": fact.data["request"]})
         granted = {name: fact.data.get(name) for name in ("granted_ttl", "granted_action", "granted_tools")}
@@ -263,7 +263,7 @@ def _approve(fact: LedgerFact) -> None:
 
 
 def approval_rejected(fact: LedgerFact) -> None:
-    """Mark an answer that was counted and does not count any more; other entries are about answers that were never counted."""
+    """Mark an answer that was counted and no longer counts. Other entries of this type are about answers that were never counted."""
     data = fact.data
     if fact.id.startswith(f"{fact.job}/{EventType.APPROVAL_REJECTED}/{data['request']}/{LAPSED}"):
         fact.connection.execute(_ANSWER, {"row_id": data["request"], "row_person": data["person"], "lapsed": data["why"]})
@@ -331,7 +331,7 @@ def credential_issued(fact: LedgerFact) -> None:
     copied = {name: data[name] for name in ("resource", "action", "revocable")}
     state = (CredentialState.ISSUED if is_known else CredentialState.REVOKING).value
     if not fact.insert(CREDENTIALS, {**ids, **copied, **held, **handles, **times, "state": state, "live": True}) and is_known:
-        # The credential was in doubt until now.
+        # The credential was in doubt before.
         fact.update_credential(_LEARN, {**held, **handles, **times})
     fact.update_job(_REOPEN, {"fact_at": fact.at})
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial, wraps
 from typing import Any, Concatenate, ParamSpec, TypeVar
 
-from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Row, Select, Table, and_, case, func, select
+from sqlalchemy import Column, ColumnElement, Connection, Engine, Executable, Row, Select, Table, and_, case, func, or_, select
 
 from justenough.adapters.store.engine import read
 from justenough.adapters.store.group_commit import GroupCommitter
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, ROWS_PER_FETCH, comes_after
-from justenough.adapters.store.tables import LEDGER
+from justenough.adapters.store.tables import JOBS, LEDGER, ORDERS
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -23,6 +23,7 @@ RepositoryT = TypeVar("RepositoryT", bound="Repository")
 DEFAULT_PAGE_SIZE = 100
 AFTER_EVERY_SUFFIX = "\U0010ffff"
 """Sorts after every character that an id or a word may contain."""
+_PARENTS = JOBS.alias("parents")
 
 
 class Repository:
@@ -112,6 +113,18 @@ def has_type(types: Iterable[str]) -> ColumnElement[bool]:
     The concatenation keeps SQLite from using the index by type and time: it would read every such entry of the ledger, and sort them.
     """
     return LEDGER.c.type.concat("").in_([str(kind) for kind in types])
+
+
+def is_own_or_descendant(person: str, part: Table) -> ColumnElement[bool]:
+    """Return the condition that a row of `part` (a table with `job_id`) belongs to a job that a person launched, or had the console order, or to
+    a descendant of such a job. They may not decide about it. The worker decides by the ledger, not by this.
+    """
+    chain = select(JOBS.c.id, JOBS.c.parent).where(JOBS.c.id == part.c.job_id).correlate(part).cte("chain", recursive=True, nesting=True)
+    chain = chain.union(select(_PARENTS.c.id, _PARENTS.c.parent).join(chain, _PARENTS.c.id == chain.c.parent))
+    order = select(ORDERS.c.signed["statement"]["asked_by"].as_string()).where(ORDERS.c.job == JOBS.c.id).correlate(JOBS).scalar_subquery()
+    by_console = and_(JOBS.c.requester.startswith("schedule:"), order == person)
+    theirs = select(JOBS.c.id).join(chain, JOBS.c.id == chain.c.id).where(or_(JOBS.c.requester_id == person, by_console))
+    return theirs.exists()
 
 
 def fetch_all(connection: Connection, statement: Executable, view: Callable[..., T]) -> tuple[T, ...]:

@@ -6,9 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from sqlalchemy import Connection, func, select
 
-from justenough.adapters.store.own_jobs import is_own_or_descendant
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, fetch_page, iterate_pages
-from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, reads
+from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, fetch_all, is_own_or_descendant, reads
 from justenough.adapters.store.tables import JOBS, REQUESTS, REVIEWS
 from justenough.domain.readmodel.views import Page, ReviewView
 

@@ -52,7 +52,7 @@ def grant_rights(connection: Connection, role: str) -> None:
     """Give a role these rights on the tables of the connection's schema, and revoke every other right on them. Raises StoreRightsMissing."""
     owner, is_ours = connection.execute(_LEDGER_OWNER).one()
     if not is_ours:
-        # PostgreSQL would only warn that it grants and revokes nothing.
+        # PostgreSQL would change nothing, and only warn about it.
         what = f"the role {current_role(connection)} may not grant rights in the store"
         raise StoreRightsMissing(f"{what}; run `justenough store migrate --grant {role}` as the owner of its tables ({owner})")
     found = connection.execute(_ROLE, {"role": role, "owner": owner}).first()

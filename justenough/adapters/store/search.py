@@ -92,7 +92,7 @@ class IndexProgress(NamedTuple):
 
 
 class UnindexedTerms(NamedTuple):
-    """What the search has yet to learn of the ledger's entries after one position, until another one."""
+    """What the search index still lacks of the ledger's entries after one position, up to another one."""
 
     after: int
     until: int
@@ -114,8 +114,8 @@ class SearchRepository(Repository):
     def index(self) -> IndexProgress:
         """Index the next MAX_POSITIONS positions of the ledger; return how far it is indexed afterwards.
 
-        Everything is read before the writers' lock is taken: while a process holds it, nobody else can write. If another console indexes the
-        same positions, one of the two changes nothing.
+        Everything is read before the writers' lock is taken, because nobody else can write while it is held. If two consoles index the same
+        positions, one of them changes nothing.
         """
         unindexed = self._read_unindexed()
         if unindexed.until > unindexed.after:

@@ -18,19 +18,16 @@ from justenough.adapters.store.inspection import StoreReport, inspect_store
 from justenough.adapters.store.job_logs import LogRepository
 from justenough.adapters.store.ledger_repository import LedgerRepository
 from justenough.adapters.store.metrics import MetricsRepository
-from justenough.adapters.store.model_use import ModelUseRepository
 from justenough.adapters.store.outbox_queries import OutboxRepository
 from justenough.adapters.store.page_sessions import PageSessionRepository
-from justenough.adapters.store.positive_controls import PositiveControlRepository
 from justenough.adapters.store.postgres_connection import StoreLogins
 from justenough.adapters.store.queries import CredentialRepository, JobRepository, RequestRepository
 from justenough.adapters.store.reviews import ReviewRepository
 from justenough.adapters.store.search import SearchRepository
 from justenough.adapters.store.session_claims import ClaimRepository
-from justenough.adapters.store.sweeps import SweepRepository, TargetCheckRepository
 from justenough.adapters.store.tables import PROBES
-from justenough.adapters.store.usage import UsageRepository
-from justenough.adapters.store.workers import WorkerRepository
+from justenough.adapters.store.usage import ModelUseRepository, UsageRepository
+from justenough.adapters.store.worker_reports import PositiveControlRepository, SweepRepository, TargetCheckRepository, WorkerRepository
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 
 

@@ -36,14 +36,10 @@ NAMING_CONVENTION = {
 }
 
 
-class CodePointText(TypeDecorator[str]):
-    """Text that sorts by code point everywhere, as Python does: ids, states, digests."""
-
-    impl = Text
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return Text(collation="C") if dialect.name == "postgresql" else Text()
+CODE_POINT_TEXT = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that sorts by code point everywhere, as Python does: ids, states, digests."""
+POSITION_INTEGER = BigInteger().with_variant(Integer(), "sqlite")
+"""A big integer that SQLite can use as its row id."""
 
 
 class UtcDateTime(TypeDecorator[datetime]):
@@ -63,16 +59,6 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class PositionInteger(TypeDecorator[int]):
-    """A big integer that SQLite can use as its row id."""
-
-    impl = BigInteger
-    cache_ok = True
-
-    def load_dialect_impl(self, dialect: Dialect) -> TypeEngine[Any]:
-        return Integer() if dialect.name == "sqlite" else BigInteger()
-
-
 METADATA = MetaData(naming_convention=NAMING_CONVENTION)
 APPEND = "SELECT, INSERT"
 CHANGE = "SELECT, INSERT, UPDATE"
@@ -85,7 +71,7 @@ def _table(name: str, rights: str, *parts: SchemaItem, **options: Any) -> Table:
     return Table(name, METADATA, *parts, info={"rights": rights}, **options)
 
 
-def _column(name: str, kind: type[TypeEngine[Any]], *, nullable: bool = False, **options: Any) -> Column[Any]:
+def _column(name: str, kind: TypeEngine[Any] | type[TypeEngine[Any]], *, nullable: bool = False, **options: Any) -> Column[Any]:
     """Return a column; unlike SQLAlchemy's own, it is not nullable unless it says so."""
     return Column(name, kind, nullable=nullable, **options)
 
@@ -94,15 +80,15 @@ def _column(name: str, kind: type[TypeEngine[Any]], *, nullable: bool = False, *
 LEDGER = _table(
     "ledger",
     APPEND,
-    _column("position", PositionInteger, primary_key=True, autoincrement=False),
-    _column("job", CodePointText),
+    _column("position", POSITION_INTEGER, primary_key=True, autoincrement=False),
+    _column("job", CODE_POINT_TEXT),
     _column("seq", Integer),
-    _column("id", CodePointText),
-    _column("type", CodePointText),
-    _column("at", CodePointText),
+    _column("id", CODE_POINT_TEXT),
+    _column("type", CODE_POINT_TEXT),
+    _column("at", CODE_POINT_TEXT),
     _column("data", Text),
-    _column("prev", CodePointText),
-    _column("hash", CodePointText),
+    _column("prev", CODE_POINT_TEXT),
+    _column("hash", CODE_POINT_TEXT),
     UniqueConstraint("job", "seq"),
     UniqueConstraint("id"),
     Index(None, "at", "position"),
@@ -113,21 +99,21 @@ LEDGER = _table(
 HEADS = _table(
     "chain_heads",
     CHANGE,
-    _column("job", CodePointText, primary_key=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
     _column("seq", Integer),
-    _column("hash", CodePointText),
+    _column("hash", CODE_POINT_TEXT),
 )
 
 JOBS = _table(
     "jobs",
     CHANGE,
-    _column("id", CodePointText, primary_key=True),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
     _column("name", Text),
     _column("task", Text),
-    _column("environment", CodePointText),
+    _column("environment", CODE_POINT_TEXT),
     _column("requester", Text),
-    _column("requester_id", CodePointText),
-    _column("state", CodePointText),
+    _column("requester_id", CODE_POINT_TEXT),
+    _column("state", CODE_POINT_TEXT),
     _column("created_at", UtcDateTime),
     _column("started_at", UtcDateTime, nullable=True),
     # When its process is ended if it is still running.
@@ -135,7 +121,7 @@ JOBS = _table(
     _column("ended_at", UtcDateTime, nullable=True),
     _column("exit_code", Integer, nullable=True),
     _column("reason", Text, nullable=True),
-    _column("revocation_state", CodePointText),
+    _column("revocation_state", CODE_POINT_TEXT),
     _column("revocation_confirmed_at", UtcDateTime, nullable=True),
     _column("revocation_failures", JSON),
     # When the unconfirmed revocation began.
@@ -146,10 +132,10 @@ JOBS = _table(
     _column("data_scope", JSON),
     _column("labels", JSON),
     _column("params", JSON),
-    _column("bundle", CodePointText, nullable=True),
+    _column("bundle", CODE_POINT_TEXT, nullable=True),
     _column("order_reason", Text),
     _column("sandbox", Text, nullable=True),
-    _column("parent", CodePointText, nullable=True),
+    _column("parent", CODE_POINT_TEXT, nullable=True),
     # One index for each combination of filters, so that a list never scans 1,000,000 jobs for a rare one.
     Index(None, "state", "id"),
     Index(None, "environment", "id"),
@@ -175,7 +161,7 @@ JOBS = _table(
 ENDED_JOBS = _table(
     "ended_jobs",
     CHANGE,
-    _column("state", CodePointText, primary_key=True),
+    _column("state", CODE_POINT_TEXT, primary_key=True),
     _column("jobs", Integer),
 )
 
@@ -183,10 +169,10 @@ ENDED_JOBS = _table(
 ORDERS = _table(
     "orders",
     APPEND,
-    _column("job", CodePointText, primary_key=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
     _column("spec", JSON),
     _column("params", JSON),
-    _column("bundle", CodePointText, nullable=True),
+    _column("bundle", CODE_POINT_TEXT, nullable=True),
     _column("signed", JSON),
     Index(None, "bundle", sqlite_where=text("bundle IS NOT NULL"), postgresql_where=text("bundle IS NOT NULL")),
 )
@@ -194,9 +180,9 @@ ORDERS = _table(
 REQUESTS = _table(
     "requests",
     CHANGE,
-    _column("id", CodePointText, primary_key=True),
-    _column("job_id", CodePointText),
-    _column("requester_id", CodePointText),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
+    _column("job_id", CODE_POINT_TEXT),
+    _column("requester_id", CODE_POINT_TEXT),
     _column("number", Integer),
     _column("resource", Text),
     _column("title", Text),
@@ -212,7 +198,7 @@ REQUESTS = _table(
     _column("optional", Boolean),
     _column("sensitivity", Text),
     _column("revocable", Text),
-    _column("state", CodePointText),
+    _column("state", CODE_POINT_TEXT),
     _column("tier", Integer),
     _column("current_tier", Integer),
     _column("quorum", Integer),
@@ -227,7 +213,7 @@ REQUESTS = _table(
     _column("created_at", UtcDateTime),
     _column("expires_at", UtcDateTime, nullable=True),
     _column("claimed_by", Text, nullable=True),
-    _column("claimed_by_id", CodePointText, nullable=True),
+    _column("claimed_by_id", CODE_POINT_TEXT, nullable=True),
     _column("claimed_until", UtcDateTime, nullable=True),
     # Accessor of the control group's request in Vault. It gives no access.
     _column("lock_accessor", Text, nullable=True),
@@ -245,10 +231,10 @@ REQUESTS = _table(
 APPROVALS = _table(
     "approvals",
     CHANGE,
-    _column("id", CodePointText, primary_key=True),
-    _column("request_id", CodePointText, index=True),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
+    _column("request_id", CODE_POINT_TEXT, index=True),
     _column("approver", Text),
-    _column("approver_id", CodePointText),
+    _column("approver_id", CODE_POINT_TEXT),
     _column("tier", Integer),
     _column("decision", Text),
     _column("reason", Text),
@@ -259,11 +245,11 @@ APPROVALS = _table(
     _column("tools", JSON, nullable=True),
     # Login name of the person who delegated to the approver.
     _column("on_behalf_of", Text, nullable=True),
-    # Their entity id. On another people mount, their login name may be somebody else's.
-    _column("on_behalf_of_id", CodePointText, nullable=True),
+    # That person's entity id: on another people mount, the login name may be somebody else's.
+    _column("on_behalf_of_id", CODE_POINT_TEXT, nullable=True),
     _column("at", UtcDateTime, index=True),
     _column("withdrawn_at", UtcDateTime, nullable=True),
-    # Why it no longer counted when the request's answers were last verified again.
+    # Why the answer no longer counted when the request's answers were last verified again.
     _column("lapsed", Text, nullable=True),
     Index(None, "approver_id", "at"),
 )
@@ -272,10 +258,10 @@ APPROVALS = _table(
 REVIEWS = _table(
     "reviews",
     CHANGE,
-    _column("request_id", CodePointText, primary_key=True),
-    _column("job_id", CodePointText),
+    _column("request_id", CODE_POINT_TEXT, primary_key=True),
+    _column("job_id", CODE_POINT_TEXT),
     _column("person", Text),
-    _column("person_id", CodePointText),
+    _column("person_id", CODE_POINT_TEXT),
     _column("tiers", JSON),
     _column("groups", JSON),
     _column("reason", Text),
@@ -293,11 +279,11 @@ REVIEWS = _table(
 DELEGATIONS = _table(
     "delegations",
     CHANGE,
-    _column("id", CodePointText, primary_key=True),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
     _column("person", Text),
-    _column("person_id", CodePointText),
+    _column("person_id", CODE_POINT_TEXT),
     _column("delegate", Text),
-    _column("delegate_id", CodePointText),
+    _column("delegate_id", CODE_POINT_TEXT),
     _column("reason", Text),
     _column("made_at", UtcDateTime),
     _column("until", UtcDateTime),
@@ -313,9 +299,9 @@ ACKNOWLEDGEMENTS = _table(
     "acknowledgements",
     CHANGE,
     # Kind and subject, as in AttentionItem.key.
-    _column("item", CodePointText, primary_key=True),
+    _column("item", CODE_POINT_TEXT, primary_key=True),
     _column("person", Text),
-    _column("person_id", CodePointText),
+    _column("person_id", CODE_POINT_TEXT),
     _column("note", Text),
     _column("at", UtcDateTime),
 )
@@ -323,12 +309,12 @@ ACKNOWLEDGEMENTS = _table(
 CREDENTIALS = _table(
     "credentials",
     CHANGE,
-    _column("id", CodePointText, primary_key=True),
-    _column("job_id", CodePointText),
-    _column("request_id", CodePointText),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
+    _column("job_id", CODE_POINT_TEXT),
+    _column("request_id", CODE_POINT_TEXT),
     _column("resource", Text),
     _column("action", Text),
-    _column("state", CodePointText),
+    _column("state", CODE_POINT_TEXT),
     # Not yet confirmed dead.
     _column("live", Boolean),
     _column("lease_id", Text, nullable=True),
@@ -365,7 +351,7 @@ CREDENTIALS = _table(
 SEARCH_WORDS = _table(
     "search_words",
     APPEND,
-    _column("word", CodePointText, primary_key=True),
+    _column("word", CODE_POINT_TEXT, primary_key=True),
     _column("position", BigInteger, primary_key=True, autoincrement=False),
     # SQLite then stores only the key, once.
     sqlite_with_rowid=False,
@@ -375,9 +361,9 @@ SEARCH_WORDS = _table(
 SEARCH_NAMES = _table(
     "search_names",
     APPEND,
-    _column("reader_id", CodePointText, primary_key=True),
-    _column("kind", CodePointText, primary_key=True),
-    _column("name", CodePointText, primary_key=True),
+    _column("reader_id", CODE_POINT_TEXT, primary_key=True),
+    _column("kind", CODE_POINT_TEXT, primary_key=True),
+    _column("name", CODE_POINT_TEXT, primary_key=True),
     Index(None, "kind", "name"),
 )
 
@@ -436,18 +422,18 @@ SWEEPS = _table(
 POSITIVE_CONTROLS = _table(
     "positive_controls",
     APPEND,
-    _column("digest", CodePointText, primary_key=True),
+    _column("digest", CODE_POINT_TEXT, primary_key=True),
     # The credential whose user was found.
-    _column("credential_id", CodePointText),
+    _column("credential_id", CODE_POINT_TEXT),
     _column("found_at", UtcDateTime),
 )
 
 CLAIMS = _table(
     "claims",
     CHANGE,
-    _column("job", CodePointText, primary_key=True),
-    _column("run", CodePointText, nullable=True),
-    _column("owner", CodePointText, nullable=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
+    _column("run", CODE_POINT_TEXT, nullable=True),
+    _column("owner", CODE_POINT_TEXT, nullable=True),
     _column("renewed_at", UtcDateTime),
     _column("closed_at", UtcDateTime, nullable=True),
     # When a worker last began to revoke everything of the job.
@@ -458,8 +444,8 @@ CLAIMS = _table(
 LOCKS = _table(
     "locks",
     REPLACE,
-    _column("request", CodePointText, primary_key=True),
-    _column("job", CodePointText, index=True),
+    _column("request", CODE_POINT_TEXT, primary_key=True),
+    _column("job", CODE_POINT_TEXT, index=True),
     _column("accessor", Text),
     # Accessor of the job's token under which the request was sent.
     _column("token_accessor", Text),
@@ -470,25 +456,25 @@ LOCKS = _table(
 PLACES = _table(
     "places",
     REPLACE,
-    _column("job", CodePointText, primary_key=True),
-    _column("account", CodePointText, index=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
+    _column("account", CODE_POINT_TEXT, index=True),
 )
 
 BUNDLES = _table(
     "bundles",
     EVERYTHING,
-    _column("digest", CodePointText, primary_key=True),
+    _column("digest", CODE_POINT_TEXT, primary_key=True),
     _column("content", LargeBinary),
     # When somebody last uploaded it; None if the release that stored it did not record this.
     _column("uploaded_at", UtcDateTime, index=True, nullable=True),
     # Entity id of the person who last uploaded it; None if the console packed it.
-    _column("uploaded_by", CodePointText, nullable=True),
+    _column("uploaded_by", CODE_POINT_TEXT, nullable=True),
 )
 
 LOGS = _table(
     "logs",
     APPEND,
-    _column("job", CodePointText, primary_key=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
     _column("seq", Integer, primary_key=True),
     _column("at", UtcDateTime),
     _column("text", Text),
@@ -498,7 +484,7 @@ LOGS = _table(
 LOG_SIZES = _table(
     "log_sizes",
     CHANGE,
-    _column("job", CodePointText, primary_key=True),
+    _column("job", CODE_POINT_TEXT, primary_key=True),
     # Bytes of UTF-8.
     _column("size", Integer),
 )
@@ -506,18 +492,18 @@ LOG_SIZES = _table(
 IDEMPOTENCY = _table(
     "idempotency_keys",
     APPEND,
-    _column("person", CodePointText, primary_key=True),
-    _column("key", CodePointText, primary_key=True),
-    _column("job", CodePointText),
-    _column("digest", CodePointText),
+    _column("person", CODE_POINT_TEXT, primary_key=True),
+    _column("key", CODE_POINT_TEXT, primary_key=True),
+    _column("job", CODE_POINT_TEXT),
+    _column("digest", CODE_POINT_TEXT),
 )
 
 # A login session of the pages. The cookie is not stored, and the ciphertext cannot be decrypted without it.
 PAGE_SESSIONS = _table(
     "page_sessions",
     EVERYTHING,
-    _column("key", CodePointText, primary_key=True),
-    _column("person", CodePointText, index=True),
+    _column("key", CODE_POINT_TEXT, primary_key=True),
+    _column("person", CODE_POINT_TEXT, index=True),
     _column("name", Text),
     _column("how", Text),
     _column("ciphertext", Text),
@@ -532,8 +518,8 @@ PAGE_SESSIONS = _table(
 SUBSCRIPTIONS = _table(
     "subscriptions",
     EVERYTHING,
-    _column("name", CodePointText, primary_key=True),
-    _column("kind", CodePointText),
+    _column("name", CODE_POINT_TEXT, primary_key=True),
+    _column("kind", CODE_POINT_TEXT),
     _column("position", BigInteger),
     _column("created_at", UtcDateTime),
     # When the configuration last contained it.
@@ -550,16 +536,16 @@ SUBSCRIPTIONS = _table(
 DELIVERIES = _table(
     "deliveries",
     EVERYTHING,
-    _column("id", CodePointText, primary_key=True),
-    _column("subscription", CodePointText),
+    _column("id", CODE_POINT_TEXT, primary_key=True),
+    _column("subscription", CODE_POINT_TEXT),
     # Position of the ledger entry, from which each attempt builds the message.
     _column("position", BigInteger),
-    _column("event", CodePointText),
-    _column("type", CodePointText),
-    _column("job", CodePointText),
+    _column("event", CODE_POINT_TEXT),
+    _column("type", CODE_POINT_TEXT),
+    _column("job", CODE_POINT_TEXT),
     # When the event happened.
     _column("at", UtcDateTime),
-    _column("state", CodePointText),
+    _column("state", CODE_POINT_TEXT),
     _column("attempts", Integer),
     _column("next_at", UtcDateTime, nullable=True),
     _column("last_at", UtcDateTime),
@@ -573,12 +559,12 @@ DELIVERIES = _table(
 TOLD = _table(
     "told",
     EVERYTHING,
-    _column("subscription", CodePointText, primary_key=True),
-    _column("about", CodePointText, primary_key=True),
+    _column("subscription", CODE_POINT_TEXT, primary_key=True),
+    _column("about", CODE_POINT_TEXT, primary_key=True),
     # Path of an Apprise URL in Vault; never the URL.
-    _column("target", CodePointText, primary_key=True),
+    _column("target", CODE_POINT_TEXT, primary_key=True),
     _column("tier", Integer),
-    _column("job", CodePointText),
+    _column("job", CODE_POINT_TEXT),
     Index(None, "subscription", "job"),
 )
 
@@ -586,7 +572,7 @@ TOLD = _table(
 LEASES = _table(
     "leases",
     EVERYTHING,
-    _column("name", CodePointText, primary_key=True),
-    _column("holder", CodePointText),
+    _column("name", CODE_POINT_TEXT, primary_key=True),
+    _column("holder", CODE_POINT_TEXT),
     _column("until", UtcDateTime),
 )

@@ -1,4 +1,7 @@
-"""Requests, grants and use of past jobs, for right-sizing and access review. Reads only; every query is bounded and uses an index."""
+"""Requests, grants and use of past jobs, for right-sizing and access review; and the use of language models.
+
+Reads only; every query is bounded and uses an index.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from justenough.adapters.store.repository import DEFAULT_PAGE_SIZE, Repository, 
 from justenough.adapters.store.tables import CREDENTIALS, JOBS, LEDGER, ORDERS, REQUESTS
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType
+from justenough.domain.ledger.hash_chain import moment_text
+from justenough.domain.readmodel.model_use import JobModelUse, PeriodModelUse, TokenBudgets, calls_of_entries
 from justenough.domain.readmodel.views import Page
 from justenough.domain.rightsizing.usage import (
     AccessKey,
@@ -31,6 +36,8 @@ MAX_REQUESTS_PER_ACTION = 5_000
 """Maximum number of requests of one action that a query reads."""
 MAX_CHILDREN = 1_000
 """Maximum number of jobs of each generation that the analysed runs launched, whose requests a query reads; the newest ones."""
+MAX_MODEL_ENTRIES = 10_000
+"""Maximum number of entries about the use of models that a query reads. One covers many calls, so this many cover thousands of jobs."""
 GRANTED_STATES = tuple(state.value for state in RequestState if state.granted)
 REFUSED_STATES = (RequestState.DENIED.value, RequestState.EXPIRED.value)
 
@@ -39,6 +46,7 @@ _ASK = tuple(REQUESTS.c[name] for name in ("id", "job_id", "resource", "action",
 # PostgreSQL cannot compare JSON. The keys are sorted, so equal tools are equal texts. An absent value may be stored as null.
 _TOOLS, _GRANTED_TOOLS = cast(REQUESTS.c.tools, Text), cast(REQUESTS.c.granted_tools, Text)
 _FEWER_TOOLS = and_(_GRANTED_TOOLS != "null", _GRANTED_TOOLS != _TOOLS).label("fewer_tools")
+_MODEL_JOB = (JOBS.c.id, JOBS.c.name, JOBS.c.requester, JOBS.c.requester_id, JOBS.c.agent, ORDERS.c.spec["model"].label("model"))
 _USE = tuple(CREDENTIALS.c[name] for name in ("request_id", "accessor", "issued_at", "expires_at", "revoked_at", "confirmed_at"))
 
 
@@ -110,6 +118,22 @@ class UsageRepository(Repository):
             names.append(name)
         histories = (_run_history(connection, name, requester_id=requester_id, since=since, runs=runs) for name in names[:limit])
         return Page(items=tuple(history for history in histories if history), next=names[limit - 1] if len(names) > limit else None)
+
+
+class ModelUseRepository(Repository):
+    @reads_snapshot
+    def period_use(self, connection: Connection, since: datetime, *, limit: int = MAX_MODEL_ENTRIES) -> PeriodModelUse:
+        """Return the use since a moment, by the newest entries: the job with the newest one first."""
+        used = (LEDGER.c.type == EventType.MODEL_USED.value) & (LEDGER.c.at >= moment_text(since))
+        newest = select(LEDGER.c.job, LEDGER.c.data).where(used).order_by(LEDGER.c.at.desc(), LEDGER.c.position.desc())
+        rows = connection.execute(newest.limit(limit + 1)).all()
+        entries: defaultdict[str, list[dict[str, Any]]] = defaultdict(list)
+        for row in rows[:limit]:
+            entries[row.job].append(json.loads(row.data))
+        statement = select(*_MODEL_JOB).join(ORDERS, ORDERS.c.job == JOBS.c.id).where(JOBS.c.id.in_(tuple(entries)))
+        jobs = {job.id: job for job in connection.execute(statement)}
+        uses = (_build_model_use(jobs[job], data) for job, data in entries.items() if job in jobs)
+        return PeriodModelUse(tuple(uses), is_whole=len(rows) <= limit)
 
 
 def _run_history(connection: Connection, name: str, *, requester_id: str | None, since: datetime | None, runs: int) -> RunHistory | None:
@@ -223,4 +247,19 @@ def _build_action_use(connection: Connection, key: AccessKey, since: datetime | 
         last_issued=connection.execute(last).scalar(),
         scopes=tuple(json.loads(text) for text in connection.execute(scopes).scalars() if text),
         whole=total < MAX_REQUESTS_PER_ACTION,
+    )
+
+
+def _build_model_use(job: Any, entries: list[dict[str, Any]]) -> JobModelUse:
+    budget = job.model or {}
+    return JobModelUse(
+        job=job.id,
+        name=job.name,
+        requester=job.requester,
+        requester_id=job.requester_id,
+        agent=str((job.agent or {}).get("name") or ""),
+        # A spec names one model, so each of its entries does.
+        model=entries[0]["name"],
+        budget=TokenBudgets(requests=budget.get("requests", 0), tokens=budget.get("tokens", 0)),
+        calls=calls_of_entries(entries),
     )

@@ -51,5 +51,4 @@ class WrappedTokenRepository(Repository):
 
 
 def drop_tokens(connection: Connection, job: str) -> tuple[StoredWrappingToken, ...]:
-    """Delete a job's tokens and return them."""
     return fetch_all(connection, delete(LOCKS).where(LOCKS.c.job == job).returning(*LOCKS.c), StoredWrappingToken)

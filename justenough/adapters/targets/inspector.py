@@ -27,7 +27,7 @@ RequestedActions = AbstractSet[tuple[str, str]]
 
 
 class TargetInspector:
-    """Every target of the catalog, each with one connection that is used for some seconds."""
+    """Inspects every target of the catalog. Each has one connection, which is replaced after some seconds."""
 
     def __init__(self, vault: Vault, catalog: Callable[[], Catalog], *, installation: str) -> None:
         self._vault = vault
@@ -38,8 +38,8 @@ class TargetInspector:
         self._lock = threading.Lock()
 
     def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
-        """Find the spaces and users whose names contain a job's id, and users with these exact names, in the targets of these requests or
-        in all targets.
+        """Find the spaces and users whose names contain a job's id, and users with these exact names, in the targets of these requests (None: of
+        the catalog).
         """
         return self._for_each(actions, lambda observer: observer.find(*name_patterns(job), names))
 
@@ -54,14 +54,14 @@ class TargetInspector:
     def find_locks(self, names: Collection[str], actions: RequestedActions | None = None) -> tuple[str, ...]:
         """Return a sentence for each session that holds locks on these users and spaces, and for each target that could not be asked.
 
-        They are in the syntax of `justenough.domain.ledger.overdue.end_session_advice`.
+        The sentences have the syntax of `justenough.domain.ledger.overdue.end_session_advice`.
         """
         found = self._for_each(actions, lambda observer: observer.find_locks(names))
         unseen = (failure.removeprefix("target ").partition(": ") for failure in found.failures)
-        return (*found.locks, *(f"lock in {target}: it could not be checked which session holds one ({why})" for target, _, why in unseen))
+        return (*found.locks, *(f"lock in {target}: could not check which session holds one ({why})" for target, _, why in unseen))
 
     def job_ids(self) -> tuple[set[str], TargetInspection]:
-        """Return the ids of this installation's jobs in the names of users and spaces, and the inspection of all targets that found them."""
+        """Return the ids of this installation's jobs that occur in the names of users and spaces, and the inspection that found them."""
         inspection = self._for_each(None, lambda observer: observer.find(f"%{self._like}", f"space-{self._like}"))
         return {match[0] for trace in inspection.traces if (match := self._job.search(trace.name))}, inspection
 

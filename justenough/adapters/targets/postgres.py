@@ -229,7 +229,7 @@ def log_in_once(target: Target, username: Secret, password: Secret) -> str | Non
 
 
 def target_name(target: Target) -> str:
-    """Return a target's host, port and database, as people read them. The catalog's text may contain more."""
+    """Return a target's host, port and database for messages. The catalog's text may contain more, such as a password."""
     where = conninfo_to_dict(target.postgres)
     return f"{where.get('host') or where.get('hostaddr') or 'local'}:{where.get('port') or 5432}/{where.get('dbname') or ''}"
 

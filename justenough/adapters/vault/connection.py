@@ -47,7 +47,7 @@ CONNECT_TIMEOUT_S = 2.0
 READ_TIMEOUT_S = 12.0
 POOL_SIZE = 64
 LINK_LIMITS = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 4, "TCP_USER_TIMEOUT": 5_000}
-"""Otherwise each pooled connection that a firewall has forgotten costs a call its READ_TIMEOUT_S. Systems other than Linux lack some of them."""
+"""Without these, a call on a pooled connection that a firewall has forgotten waits for READ_TIMEOUT_S. Only Linux has all of them."""
 LINK_OPTIONS = (
     (socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -59,7 +59,7 @@ FIRST_LOGIN_TIMEOUT_S = 6.0
 MIN_RELOGIN_AGE_S = 1.0
 RETRY_INTERVAL_S = 2.0
 LOOKUP_INTERVAL_S = 10.0
-"""Seconds between two look-ups of our own login, at most: each tells Vault's time."""
+"""Maximum number of seconds between two look-ups of our own login, which also show Vault's time."""
 
 WRONG_LOGIN = {
     "approle": "its role id or secret id is not valid",
@@ -194,8 +194,8 @@ class VaultConnection:
         health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"}) or {}
         if health.get("performance_standby"):
             raise VaultUnavailable(
-                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late: "
-                "let VAULT_ADDR lead to the active node"
+                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late",
+                remedy="let VAULT_ADDR lead to the active node",
             )
         self._session.headers.update(forwarding_headers(health))
 
@@ -231,12 +231,12 @@ class VaultConnection:
         except OSError as error:  # A requests.RequestException, or the CA's file cannot be read.
             raise unreachable(self.address, error) from error
         if response.status_code == 400 and response.content.startswith(PLAIN_HTTP_TO_TLS):
-            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS: write VAULT_ADDR with https://")
+            raise VaultUnavailable(f"Vault at {self.address.rpartition('@')[2]} speaks TLS", remedy="write VAULT_ADDR with https://")
         answer = parse_answer(response.status_code, response.content)
         if answer is None:
             # A proxy's own page, for example: it must not be mistaken for Vault's answer that something is done, or does not exist.
             what = f"{method.upper()} {path}: {response.status_code}"
-            raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does; {CHECK_ADDRESS}")
+            raise VaultUnavailable(f"{what}: {self.address.rpartition('@')[2]} does not answer as Vault does", remedy=CHECK_ADDRESS)
         if response.status_code == 404:
             return None
         if response.status_code >= 300:
@@ -263,7 +263,7 @@ class VaultConnection:
         try:
             self._look_up(made)
         except RetryLater:
-            # A login that replaces another is good without the time, and the next attempt would leave one more in Vault.
+            # A login that replaces another one can do without the time, and another attempt would leave one more login in Vault.
             if self._login is None:
                 raise
         return made
@@ -312,8 +312,8 @@ class VaultConnection:
         return max(min(login.ttl / 3, LOOKUP_INTERVAL_S), 0.1) if login and login.ttl else LOOKUP_INTERVAL_S
 
     def _renew_login(self) -> None:
-        """Renew the login before more than a third of its ttl has passed. Log in again if that is refused, or grants less than half the ttl of a new
-        login.
+        """Renew the login before more than a third of its ttl has passed. Log in again if Vault refuses that, or grants less than half the ttl of a
+        new login.
         """
         login = self._login
         if login is None or self._log_in is None:
@@ -321,7 +321,7 @@ class VaultConnection:
         try:
             left: float = self._look_up(login)
         except RetryLater:
-            # At least this long, and by the next attempt it may have ended.
+            # The login lives at least this long, and may have ended by the next attempt.
             left = login.ttl - (time.monotonic() - login.began)
         left_at_next_look = left - RESOLUTION_S - self._lookup_interval()
         if not login.ttl or left_at_next_look > login.ttl * 2 / 3:
@@ -335,9 +335,9 @@ class VaultConnection:
                 self._login = self._log_in()
 
     def _look_up(self, login: LiveLogin) -> int:
-        """Return the seconds that a login has left, 0 if Vault does not say, and note the time by this answer.
+        """Return the seconds that a login has left, or 0 if Vault does not say. Note Vault's time from this answer.
 
-        The `Date` of an answer does not tell the time by which leases end: a standby that forwards a request dates the answer by its own clock.
+        The `Date` of an answer is not the time by which leases end: a standby that forwards a request dates the answer by its own clock.
         """
         sent, left = self.clock.steady(), 0
         # A token may lack the right, and a root token never expires.

@@ -15,7 +15,7 @@ from justenough.domain.core.errors import GiveUp, RetryLater
 VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
-# A node lost its leadership while it wrote, or the request took too long: Vault answers 400 to this too, but it may have done its part.
+# A node lost its leadership while it wrote, or the request took too long. Vault answers 400, but may have carried out the request.
 UNKNOWN_OUTCOME_TEXT = re.compile(
     r"leadership (?:lost|transfer)|not the leader|raft is already shutdown|timed out enqueuing|context (?:canceled|deadline)"
 )
@@ -67,7 +67,8 @@ def unreachable(address: str, error: BaseException) -> VaultUnavailable:
     found = next(((match[1], remedy) for pattern, remedy in REASONS if (match := re.search(pattern, str(error)))), None)
     reason, remedy = found or ("", "write it as https://host:8200" if isinstance(error, ValueError) else CHECK_ADDRESS)
     kind = ConnectionRefused if was_refused(error) else VaultUnavailable
-    return kind(f"Vault at {address.rpartition('@')[2]} did not answer ({type(error).__name__}{reason and f': {reason}'}); {remedy}")
+    why = f"{type(error).__name__}{reason and f': {reason}'}"
+    return kind(f"Vault at {address.rpartition('@')[2]} did not answer ({why})", remedy=remedy)
 
 
 def was_refused(error: BaseException | None) -> bool:

@@ -11,9 +11,9 @@ from math import inf
 import structlog
 
 RESOLUTION_S = 1.0
-"""How far the time that an answer tells may be from the server's: it is computed from whole seconds."""
+"""How far the time in an answer may be from the server's time: it is computed from whole seconds."""
 TOLERANCE_S = 2.0
-"""A difference that clocks may have. Corrections vary by up to twice RESOLUTION_S, so a clock that is almost right is left as it is."""
+"""How much clocks may differ. Corrections vary by up to twice RESOLUTION_S, so a clock that is almost right is left as it is."""
 
 log = structlog.get_logger(__name__)
 
@@ -38,9 +38,7 @@ class ServerClock:
         return datetime.fromtimestamp(min(max(self.own(), steady + earliest), steady + latest), UTC)
 
     def note(self, at: float, *, sent: float) -> None:
-        """Note the server's time, in seconds since 1970, as an answer tells it that has just arrived; `sent`: the value of `steady` before the
-        request.
-        """
+        """Note the server's time, in seconds since 1970, from an answer that has just arrived. `sent`: what `steady()` was before the request."""
         # The server answered between these two moments.
         own, arrived = self.own(), self.steady()
         earliest, latest = self._bounds = at - arrived - RESOLUTION_S - TOLERANCE_S, at - sent + RESOLUTION_S + TOLERANCE_S

@@ -34,7 +34,7 @@ class Tier(Model):
 
 
 def seconds_to_pass(tiers: Mapping[int, Tier]) -> int:
-    """Return the time of all tiers together."""
+    """Return the seconds after which a request that nobody decides has passed every tier."""
     return sum(tier.respond_within for tier in tiers.values())
 
 
@@ -63,11 +63,6 @@ class Tiers(Model):
             wait > MAX_WAIT_S, f"all tiers' respond_within add up to {duration_text(wait)}, more than {duration_text(MAX_WAIT_S)}: {most}"
         )
         return tiers
-
-    @property
-    def wait_s(self) -> int:
-        """Seconds after which a request that nobody decides has passed every tier."""
-        return seconds_to_pass(self.tiers)
 
     @property
     def top(self) -> int:

@@ -129,7 +129,7 @@ class ApprovalVerifier:
         return Withdrawal(person=person.id, name=person.name, reason=statement.reason, signed=signed)
 
     def can_withdraw(self, person: Person, *, requester: str) -> bool:
-        """Whether a person may withdraw an approval: any approver may, anyone who may use break-glass, and who launched the job."""
+        """Whether a person may withdraw an approval: approvers, people who may use break-glass, and the job's launcher may."""
         own = self.tiers.roles.launch if person.id == requester else ()
         return bool(person.groups & {*self.tiers.approver_groups, *self.tiers.roles.break_glass, *own})
 

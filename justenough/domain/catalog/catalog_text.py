@@ -97,7 +97,7 @@ def _add_lines(text: str, section: str, lines: str) -> str:
         node = last[1] if isinstance(last, tuple) else last
     end = node.end_mark.index
     if end and text[end - 1] != "\n":
-        # The last line may have no end.
+        # The last line may have no line break.
         end = text.find("\n", end) + 1 or len(text)
     # Blank lines stay behind what is added.
     head = text[:end].rstrip() + "\n"

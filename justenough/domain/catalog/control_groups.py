@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from justenough.domain.approvals.tiers import Tiers
+from justenough.domain.approvals.tiers import Tiers, seconds_to_pass
 from justenough.domain.catalog.models import ActionDef, Catalog
 from justenough.domain.core.errors import Problem
 from justenough.domain.core.rejection import Rejection
@@ -41,7 +41,7 @@ def control_group_of(action: ActionDef, tiers: Tiers) -> ControlGroupRule | None
     able = [tiers.tiers[number] for number in sorted(tiers.tiers) if number >= action.least_tier]
     groups = tuple(dict.fromkeys(group for tier in able for group in tier.approvers))
     # Use the time of all tiers: another request of the same job may escalate from the lowest tier, and the job waits for it.
-    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=tiers.wait_s + WAIT_MARGIN_S)
+    return ControlGroupRule(groups=groups, approvals=able[0].quorum, ttl=seconds_to_pass(tiers.tiers) + WAIT_MARGIN_S)
 
 
 def why_not_narrowable(catalog: Catalog, resource: str, requested: Action, granted: Action) -> Rejection | None:

@@ -80,7 +80,7 @@ def with_settings(catalog: Catalog, env: Mapping[str, str]) -> Catalog:
     for action, role in zip(_raw_actions(filled), roles, strict=True):
         action["role"] = role
     complete = _validate_catalog(filled).model_copy(update=kept)
-    # Only now may two paths be the same, or a path be reserved.
+    # Check paths last: two may be the same, or one be reserved, only once the values are filled in.
     raise_problems(CATALOG_FILE, _issue_path_problems(complete))
     return complete
 
@@ -299,8 +299,8 @@ def _write_problems(catalog: Catalog) -> Iterator[Problem]:
 
 
 def _issue_path_problems(catalog: Catalog) -> Iterator[Problem]:
-    """Yield each path, with its placeholders filled in, from which no action may issue; and each way in which the catalog itself would bypass a
-    lock: no other action may share a locked action's path and policy.
+    """Yield each path, with its placeholders filled in, from which no action may issue. Also yield each way in which the catalog itself would
+    bypass a lock: no other action may share a locked action's path and policy.
     """
     places: dict[str, set[str]] = {}
     for where, definition in catalog.iter_actions():

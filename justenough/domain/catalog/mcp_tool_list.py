@@ -9,7 +9,8 @@ from functools import cached_property
 from typing import Any
 
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import InvalidInput, Problem, raise_problems, reject_if
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
+from justenough.domain.core.json_values import unique_object
 from justenough.domain.core.untrusted_yaml import MAX_SAFE_INTEGER, check_json
 
 TOOLS_KEY = "tools"
@@ -87,7 +88,7 @@ def build_tool_list(what: str, raw: Iterable[Any]) -> ToolList:
 def read_tool_list(what: str, text: str | bytes) -> ToolList:
     """Parse a list from JSON: `{"tools": […]}`, as in an answer to MCP's `tools/list`. Raises InvalidInput."""
     try:
-        raw = json.loads(text, object_pairs_hook=_object_without_duplicates)
+        raw = json.loads(text, object_pairs_hook=unique_object)
     except (ValueError, RecursionError) as error:
         raise InvalidInput(what, (Problem("", f"is not valid JSON: {error}"),)) from error
     result = raw.get("result", raw) if isinstance(raw, dict) else raw
@@ -130,10 +131,3 @@ def _replace_large(value: Any, kind: type[int | float], replacement: Callable[[A
     if isinstance(value, list):
         return [_replace_large(inner, kind, replacement) for inner in value]
     return replacement(value) if isinstance(value, kind) and MAX_SAFE_INTEGER < abs(value) < MAX_NUMBER else value
-
-
-def _object_without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Reject duplicate keys: a reviewer could see one value while a program uses the other."""
-    unique = dict(pairs)
-    reject_if(len(unique) != len(pairs), "duplicate key in an object")
-    return unique

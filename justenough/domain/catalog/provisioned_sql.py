@@ -67,7 +67,7 @@ def reject_unqualified_calls(catalog: Catalog) -> None:
         if (f"{mount}/config/{write.data.get('db_name')}" if role else write.path) not in connections:
             continue
         for field in (name for name in write.data if name.endswith("_statements")):
-            # Vault takes one text or a list.
+            # Vault accepts one text or a list of texts.
             sql = "\n".join(text for _, text in iter_texts(write.data[field]))
             texts[f"{where}.{field}"] = sql
             # A text that several writes share is named once.

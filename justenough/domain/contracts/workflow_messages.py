@@ -166,7 +166,7 @@ class SessionResult(Message):
     """Whether it ended because somebody stopped it."""
     clean: bool = False
     no_place: bool = False
-    """Whether it did nothing, because its launcher has no free place or a server did not answer: it may run once the job has a place."""
+    """Whether the session did nothing, because the launcher has no free place or a server did not answer. It may run once the job has a place."""
     unrecorded: tuple[Event, ...] = ()
     """Events that the ledger could not record; the workflow carries them until they are recorded."""
 

@@ -9,9 +9,25 @@ from dataclasses import dataclass
 class JustEnoughError(Exception):
     """Base of every error that this project raises on purpose."""
 
+    @property
+    def for_callers(self) -> str:
+        """The message for a caller of this process, who may not operate it."""
+        return str(self)
+
 
 class RetryLater(JustEnoughError):
-    """A system that the operation needs is not available now. The same call may succeed later."""
+    """A system that the operation needs is not available now. The same call may succeed later.
+
+    `remedy`: what the operators of this process can do; its callers are not told.
+    """
+
+    def __init__(self, message: str = "", *, remedy: str = "") -> None:
+        self._message = message
+        super().__init__(f"{message}; {remedy}" if remedy else message)
+
+    @property
+    def for_callers(self) -> str:
+        return self._message
 
 
 class OverQuota(RetryLater):

@@ -1,9 +1,11 @@
-"""Counts the values of JSON that a stranger sent, before a library validates them. No I/O."""
+"""Limits what JSON that a stranger sent may contain, before a library validates it. No I/O."""
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from typing import Any
+
+from justenough.domain.core.errors import reject_if
 
 
 def count_values(value: Any, most: int, *, uncounted: Collection[str]) -> int:
@@ -18,3 +20,10 @@ def count_values(value: Any, most: int, *, uncounted: Collection[str]) -> int:
             count += len(inner)
             waiting += inner[:most]
     return count
+
+
+def unique_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object (an `object_pairs_hook`). Raises ValueError if a key is repeated: one reader could see its first value, another its last."""
+    unique = dict(pairs)
+    reject_if(len(unique) != len(pairs), "duplicate key in an object")
+    return unique

@@ -42,8 +42,6 @@ MAX_LINE_BREAK = 42
 
 
 class Forms(NamedTuple):
-    """Texts to look for."""
-
     texts: tuple[bytes, ...]
     """Sorted."""
     longest: int
@@ -52,7 +50,6 @@ class Forms(NamedTuple):
 
     @classmethod
     def of(cls, texts: Iterable[bytes]) -> Self:
-        """Prepare to look for these texts."""
         found = tuple(sorted(set(texts)))
         heads = frozenset(text[:length] for text in found for length in range(1, HEAD_BYTES + 1))
         return cls(found, max(map(len, found), default=0), heads)

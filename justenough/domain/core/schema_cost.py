@@ -228,7 +228,7 @@ def is_linear_pattern(pattern: str) -> bool:
         flat, shorter = shorter, INNERMOST_GROUP.sub("", shorter)
     head = LEADING_LOOK_AHEADS.match(pattern)
     if head and "|" not in flat:
-        # Each is tried once, at the start. As groups they cost the same, and the engine that knows no look-around accepts them.
+        # Each look-around is tried once, at the start. Groups cost the same, and the engine, which does not support look-around, accepts them.
         pattern = re.sub(r"\(\?[=!]", "(?:", head[0]) + pattern[head.end() :]
     try:
         jsonschema_rs.Draft202012Validator({"pattern": pattern}, pattern_options=jsonschema_rs.RegexOptions(), offline=True)

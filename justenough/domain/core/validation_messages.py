@@ -53,19 +53,14 @@ TEMPLATES = {
 def describe_error(error: Mapping[str, Any]) -> str:
     """Return the message for one of the errors that `ValidationError.errors()` lists."""
     kind, context = error["type"], error.get("ctx", {})
+    what = "character" if kind.startswith("string") else "item"
     match kind:
         case "too_short" | "string_too_short":
-            return _at_least(context["min_length"], "item" if kind == "too_short" else "character")
+            least = context["min_length"]
+            return "must not be empty" if least == 1 else f"must have at least {least:,} {what}s"
         case "too_long" | "string_too_long":
-            return _at_most(context["max_length"], "item" if kind == "too_long" else "character")
+            most = context["max_length"]
+            return f"must have at most {most:,} {what}{'' if most == 1 else 's'}"
     if template := TEMPLATES.get(kind):
         return template.format_map(context)
     return str(error["msg"]).removeprefix("Value error, ")
-
-
-def _at_least(count: int, what: str) -> str:
-    return "must not be empty" if count == 1 else f"must have at least {count:,} {what}s"
-
-
-def _at_most(count: int, what: str) -> str:
-    return f"must have at most {count:,} {what}{'' if count == 1 else 's'}"

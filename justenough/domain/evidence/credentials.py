@@ -55,7 +55,6 @@ class AccessLifetimes:
         self.real = Distribution()
 
     def row(self, name: str) -> tuple[Cell, ...]:
-        """Return its row in the table."""
         return (name, len(self.real), *self.granted.durations().values(), *self.real.durations().values())
 
 

@@ -53,10 +53,8 @@ class Line(Message):
     """By name; a name that ends in `_seconds` or `_hours` gives the unit. None: not measured."""
     table: Table | None = None
     definition: str
-    """The definition of the figures."""
     status: Status
     rule: str
-    """The rule of the status."""
     shows: str
     """The conclusions that the figures support, and those that they do not support."""
     items: tuple[Item, ...]
@@ -85,5 +83,4 @@ class Report(Message):
 
     @property
     def lines(self) -> Iterator[Line]:
-        """Every line, in order."""
         return (line for section in self.sections for line in section.lines)

@@ -63,7 +63,6 @@ A reason with none of these words is `other`.
 
 
 def rejection_kind_of(why: str) -> str:
-    """Return the kind of a rejection's reason."""
     return next((kind for text, kind in REASON_KINDS if text in why), "other")
 
 

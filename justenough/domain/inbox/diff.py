@@ -10,7 +10,7 @@ from difflib import SequenceMatcher
 from typing import Literal, NamedTuple
 
 from justenough.domain.core.units import duration_text
-from justenough.domain.jobs.spec import Access, JobSpec, ResourceLimits
+from justenough.domain.jobs.spec import Access, JobSpec
 from justenough.domain.jobs.states import BEYOND_TEXTS
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 from justenough.domain.readmodel.views import RequestView
@@ -110,7 +110,7 @@ def run_facts(spec: JobSpec, bundle: str | None) -> NamedFacts:
         "network": run.network,
         **({"interpreter": run.python} if run.python else {}),
         "job's timeout": duration_text(run.timeout),
-        **limit_facts(run.limits),
+        **{f"limit of {name.replace('_', ' ')}": str(value) for name, value in run.limits.model_dump(mode="json").items()},
         **({"language model": model} if (model := model_text(spec)) else {}),
         # An approver assesses what the run can do with all of its access together.
         **_access_facts(spec.access),
@@ -132,10 +132,6 @@ def _access_facts(items: Iterable[Access]) -> NamedFacts:
         )
         texts.setdefault(f"{item.action.value} on {item.resource}", []).append(", ".join(filter(None, parts)))
     return {name: "; ".join(found) for name, found in texts.items()}
-
-
-def limit_facts(limits: ResourceLimits) -> NamedFacts:
-    return {f"limit of {name.replace('_', ' ')}": str(value) for name, value in limits.model_dump(mode="json").items()}
 
 
 def request_facts(view: RequestView) -> NamedFacts:

@@ -58,7 +58,7 @@ class Decision(Message):
     """Evaluation errors; any error makes the outcome denied."""
 
     def is_like(self, other: Decision) -> bool:
-        """Whether another decision says the same by the same policies. Other policies of the set may differ."""
+        """Whether another decision has the same outcome by the same policies. Policies that did not decide may differ."""
         return (self.outcome, self.tier, self.policies) == (other.outcome, other.tier, other.policies)
 
 

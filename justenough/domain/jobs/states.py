@@ -66,7 +66,6 @@ BEYOND_TEXTS: Mapping[Beyond, str] = {
     "ask": "only if a person approves it",
     "policy": "as policy decides",
 }
-"""Descriptions of each value of Beyond."""
 BEYOND_ORDER = "beyond-order"
 """The policy id in a decision if the order does not name the access, and refuses it or requires an approver."""
 

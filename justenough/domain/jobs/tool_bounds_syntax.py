@@ -103,7 +103,7 @@ def _parse_line(line: str) -> tuple[str, Bounds]:
                 bound = Bound(**dict(_parse_bound(operator, value)))
         return tool, Bounds(arguments={argument: bound})
     except ValidationError as error:
-        # A value has an error for each type that it is not. Only a text can be too long.
+        # Pydantic reports an error for each type that the value does not have. Only a text can be too long.
         errors = error.errors()
         raise ValueError(describe_error(next((item for item in errors if item["type"] == "string_too_long"), errors[0]))) from error
 

@@ -18,7 +18,7 @@ from justenough.domain.core.ids import installation_of
 UNATTRIBUTED_CHAIN = "-"
 """The chain of events that do not name a job of this installation."""
 LAPSED = "lapsed"
-"""What follows the request in the id of an `approval.rejected` if the answer was counted before. Others were never counted."""
+"""Follows the request in the id of an `approval.rejected` if the answer was counted before. Without it, the answer was never counted."""
 
 
 class EventType(StrEnum):
@@ -26,7 +26,6 @@ class EventType(StrEnum):
     # A field that is left out if it does not apply ends in `?`.
     fields: tuple[str, ...]
     required_fields: frozenset[str]
-    """The fields that every event of the type has."""
 
     def __new__(cls, name: str, fields: str = "") -> Self:
         kind = str.__new__(cls, name)

@@ -11,7 +11,8 @@ from datetime import datetime
 from typing import Any, NamedTuple
 
 from justenough.domain.core.canonical_json import to_canonical_json
-from justenough.domain.core.errors import InvalidInput, Problem, reject_if
+from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.json_values import unique_object
 from justenough.domain.ledger.checkpoint import Checkpoint
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, parse_entry_time
 from justenough.domain.ledger.hash_chain import (
@@ -62,7 +63,7 @@ def read_export(lines: Iterable[str]) -> Iterator[ExportedEntry]:
     for number, text in enumerate(lines, start=1):
         if text.strip():
             try:
-                raw = json.loads(text, object_pairs_hook=_unique_keys)
+                raw = json.loads(text, object_pairs_hook=unique_object)
                 yield ExportedEntry(int(raw.get("position", 0)), _to_entry(raw), raw.get("text"))
             except (ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
                 message = "is not a ledger entry as `justenough ledger export` writes it"
@@ -142,13 +143,6 @@ class _TreeCheck:
         if checkpoint.origin != self._keys.origin or not checkpoint.is_signed_by(by_version):
             message = f"the checkpoint of {checkpoint.size:,} entries has no valid signature of {self._keys.origin}"
             yield ChainProblem(job=UNATTRIBUTED_CHAIN, seq=0, fault=Fault.FORGED, message=message)
-
-
-def _unique_keys(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    """Return an object of a line. Raises ValueError if a key is repeated: only one of its values was hashed, and readers may see the other."""
-    found = dict(pairs)
-    reject_if(len(found) < len(pairs), "a key is repeated")
-    return found
 
 
 def _to_entry(raw: Mapping[str, Any]) -> LedgerEntry:

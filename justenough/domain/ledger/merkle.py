@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 EMPTY_ROOT = hashlib.sha256().digest()
 RootBetween = Callable[[int, int], bytes]
-"""Returns the root of the tree of the leaves from one index (from 0) until before another."""
+"""Returns the root of the tree of the leaves from one index (from 0) up to another, which is excluded."""
 
 
 class Frontier(NamedTuple):
@@ -24,7 +24,6 @@ class Frontier(NamedTuple):
     roots: tuple[bytes, ...] = ()
 
     def with_leaves(self, leaves: Iterable[bytes]) -> Frontier:
-        """Return the frontier after these further leaves."""
         size, roots = self.size, list(self.roots)
         for leaf in leaves:
             node = leaf_hash(leaf)

@@ -20,7 +20,7 @@ MAX_REPORT_AGE = timedelta(seconds=60)
 """A worker that has not reported for this long counts as gone."""
 
 SECOND_CHECK_PENDING = "a second check is pending"
-"""What a sweep reports as the failure of a job whose access it found revoked, until it finds that again, 15 s later."""
+"""What a sweep reports as a job's failure after it found the job's access revoked once. A second check must confirm that 15 s later."""
 SINGLE_CREDENTIAL_FAILURE = re.compile(r"(lease|token|certificate) \S|c-\S+: ")
 """Matches the beginning of a failure that concerns only one credential."""
 LOCK_FAILURE = re.compile(r"lock in (\S+): (session (\d+)(?: of .*?(?= holds locks))?) (?:.* in a transaction since ([-0-9T:]+Z)$)?")

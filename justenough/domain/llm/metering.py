@@ -75,7 +75,6 @@ class UsageTally:
     """Calls whose tokens were estimated."""
 
     def with_call(self, usage: TokenUsage) -> UsageTally:
-        """Return the tally with one more call."""
         estimated = self.estimated + usage.estimated
         return UsageTally(self.calls + 1, self.prompt + usage.prompt, self.completion + usage.completion, estimated)
 
@@ -108,7 +107,7 @@ class StreamMeter:
 
     def feed(self, chunk: bytes) -> bytes:
         """Return the events that are complete now, unchanged."""
-        # What is held has no end of an event, so search only what may have become one: an event may arrive in very many chunks.
+        # The held bytes contain no end of an event, so search only where one may have appeared: an event may arrive in very many chunks.
         searched = max(0, len(self._held) - _MAX_EVENT_END + 1)
         self._held += chunk
         ends = [found.end() for found in _EVENT_END.finditer(self._held, searched)]

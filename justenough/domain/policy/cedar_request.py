@@ -26,8 +26,8 @@ from justenough.domain.jobs.states import Action, Beyond, Sensitivity
 OPTIONAL_CONTEXT = ("touched_external", "held_actions", "issued_count", "hour", "weekday", "tool", "arguments", "call")
 """A schema may omit these attributes, as older schemas do.
 
-A new attribute must be one of these. Job and Resource cannot get any: installations have schemas of their own, which must declare these two
-exactly.
+A new attribute must be one of these. Job and Resource cannot get new attributes: installations have schemas of their own, which must declare
+these two exactly.
 """
 CALL_ENTITY = "Call"
 """The entity type of a tool call."""
@@ -122,7 +122,6 @@ class DecisionFacts(Message):
 
     @classmethod
     def of(cls, job: JobFacts, name: str, resource: Resource, action: Action, context: AccessContext) -> Self:
-        """Return the facts of one request."""
         return cls(
             resource=name,
             action=action,
@@ -176,7 +175,6 @@ def job_attributes(job: JobFacts) -> Attributes:
 
 
 def resource_attributes(resource: Resource) -> Attributes:
-    """Return the resource's attributes."""
     return {
         "environment": resource.environment,
         "sensitivity": int(resource.sensitivity),

@@ -33,18 +33,14 @@ UNFINISHED = "unexpected end of input"
 
 @dataclass(frozen=True, slots=True)
 class PolicyRule:
-    """One policy."""
-
     id: str
     """Its `@id`."""
     template: pst.Template
-    """Its syntax tree."""
     place: str
     """Where it begins: `writes.cedar:7:1`."""
     position: int
     """Its index among all policies, ordered by file name and place, counted from 0."""
     text: str = ""
-    """Its source."""
     why: str = ""
     """The comment directly above the policy, as one line."""
 

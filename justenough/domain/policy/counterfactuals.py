@@ -135,7 +135,6 @@ def _with_spec(job: JobFacts, field: str, value: object) -> JobFacts:
 
 
 def _compared_literals(policies: Iterable[pst.Template]) -> dict[Attribute, frozenset[str | int]]:
-    """Return the literals that policies compare with each attribute."""
     literals = defaultdict[Attribute, set[str | int]](set)
     for node in walk(tuple(policy.clauses for policy in policies)):
         if isinstance(node, pst.BinaryOp):

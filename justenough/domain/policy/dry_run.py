@@ -32,7 +32,6 @@ class PolicyEvaluator:
         return self.policies.evaluate(job, access.resource, resource, access.action, context=context)
 
     def decide(self, job: JobFacts, access: Access, context: AccessContext) -> Decision:
-        """Return the decision on an access in these circumstances."""
         return self.policies.to_decision(self.evaluate(job, access, context), top=self.top)
 
     def plain_request(self, name: str, action: Action, groups: frozenset[str], clock: Clock) -> tuple[JobFacts, Access, AccessContext]:

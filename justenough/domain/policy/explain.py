@@ -112,7 +112,7 @@ def build_plain_spec(catalog: Catalog, name: str, action: str, *, ttl: str | Non
 
     Its data scope is the first of the catalog's scopes that the action accepts; none if the action needs none.
 
-    What only gateways use is requested while the job runs, because a spec that requests it at the start is refused.
+    An action that only gateways use is requested while the job runs, because a spec that requests it at the start is refused.
 
     Raises InvalidInput if the catalog does not have it.
     """
@@ -161,7 +161,6 @@ def explain_spec(
 
 
 def locate_policies(policies: PolicySet, ids: Iterable[str]) -> tuple[LocatedPolicy, ...]:
-    """Return the location of each policy."""
     rules = {rule.id: rule for rule in policies.rules}
     located = []
     for name in ids:

@@ -79,7 +79,7 @@ def lint_policies(rules: PolicyEvaluator, groups: frozenset[str]) -> tuple[LintF
         for action in sorted(resource.actions)
     ]
     if not actions:
-        # A new catalog: there is nothing that policies could decide.
+        # In a new catalog there is nothing that policies could decide.
         return ()
     return (*_policy_findings(rules, actions), *(finding for action in actions for finding in _action_findings(rules, action, groups)))
 

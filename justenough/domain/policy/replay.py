@@ -119,7 +119,6 @@ class ReplayTally:
     items: list[ReplayedDecision] = field(default_factory=list)
 
     def add(self, replayed: ReplayedDecision) -> Self:
-        """Count a decision."""
         self.requests.add(replayed.request)
         self.verdicts[replayed.verdict] += 1
         self.lacking.update(replayed.lacks)
@@ -128,7 +127,6 @@ class ReplayTally:
         return self
 
     def report(self) -> ReplayReport:
-        """Return the report."""
         return ReplayReport(
             since=self.since,
             policy_digest=self.digest,

@@ -57,7 +57,6 @@ class TierResult:
         return replace(self, forbids=tuple((*rules, by) if number < tier else rules for number, rules in enumerate(self.forbids)))
 
     def without_policies(self, rules: Iterable[str]) -> Self:
-        """Return a copy without these policies."""
         removed = frozenset(rules)
 
         def remove(tiers: tuple[tuple[str, ...], ...]) -> tuple[tuple[str, ...], ...]:

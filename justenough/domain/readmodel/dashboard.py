@@ -66,7 +66,6 @@ class CurrentCounts(Message):
     overdue_jobs: int
     """The number of all jobs whose revocation is overdue."""
     open_reviews: int
-    """Open break-glass reviews."""
     endless_credentials: int = 0
     """Credentials that stay valid after their jobs until their owners change them: counted up to MAX_ENDLESS_COUNT, and not active."""
 

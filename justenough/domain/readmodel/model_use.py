@@ -16,7 +16,6 @@ class ModelCalls:
     """The calls of a model that the ledger records."""
 
     outcomes: Mapping[str, int] = field(default_factory=dict)
-    """Calls by outcome."""
     prompt: int = 0
     completion: int = 0
     estimated: int = 0

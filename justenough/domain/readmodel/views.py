@@ -53,9 +53,8 @@ class ApprovalView(Message):
     on_behalf_of_id: str | None = None
     at: datetime
     withdrawn_at: datetime | None = None
-    """When they withdrew it."""
     lapsed: str | None = None
-    """Why it no longer counted when the request's answers were last verified again, such as that its person has left the group."""
+    """Why it no longer counted when the request's answers were last verified again, for example because the approver has left the group."""
 
 
 class ClaimView(Message):
@@ -239,7 +238,7 @@ class RequestView(Message):
 
     @property
     def deciding_answers(self) -> tuple[ApprovalView, ...]:
-        """The approvals on which it was approved, or the denial; empty if people have not decided it."""
+        """The approvals by which it was approved, or the denial; empty if people have not decided it."""
         match self.state:
             case RequestState.APPROVED:
                 return self.counting_approvals
@@ -426,7 +425,6 @@ class JobView(JobSummary):
     params: dict[str, str] = Field(default_factory=dict)
     bundle: str | None = None
     order_reason: str = ""
-    """The reason in its order."""
     sandbox: str | None = None
     chain: tuple[Ancestor, ...] = ()
     """Its ancestors, the parent first."""
@@ -449,7 +447,6 @@ class Launched(Message):
     reason: str | None = None
     """Why it ended in this state."""
     order_reason: str = ""
-    """The reason in its order."""
 
 
 class EntryView(Message):

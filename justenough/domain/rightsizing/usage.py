@@ -20,8 +20,6 @@ class AccessKey(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class CredentialUse:
-    """One issued credential."""
-
     began: datetime
     ended: datetime | None
     """When it was revoked, was verified as ended, or its job ended, whichever came first; None if unknown."""
@@ -65,8 +63,6 @@ class PastRequest:
 
 @dataclass(frozen=True, slots=True)
 class PastRun:
-    """One past run."""
-
     job: str
     ran: bool
     """Whether its process was started."""

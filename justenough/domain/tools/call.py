@@ -89,7 +89,7 @@ def call_of(access: Access) -> ToolCall | None:
 
 
 def access_for_call(access: Access, call: ToolCall | None) -> Access:
-    """Return a copy of the access for this single call; for None, without a call."""
+    """Return a copy of the access for this single call, or without a call if `call` is None."""
     same = {name: getattr(access, name) for name in Access.model_fields}
     return CallAccess(**same, call=call) if call else Access(**same)
 

@@ -1,4 +1,4 @@
-"""An upstream as bad as they come: it tells what it was sent, sends too much, never ends, is slow, sends elsewhere, hangs up."""
+"""A misbehaving upstream: it reports what it was sent, sends too much, never ends, is slow, redirects, or hangs up."""
 
 from __future__ import annotations
 

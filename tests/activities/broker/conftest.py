@@ -11,7 +11,8 @@ from tests.activities.broker.model_server import ModelServer, serve_model
 from tests.activities.broker.remote_job import Puppet, launch_puppet
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ def kill_in_call(
     """Kill it once the upstream is reached, with a login that works; return the job as it ended, and that login."""
 
     def until_it_dies() -> None:
-        # It gets an answer that is none, an error in place of a result, or nothing at all.
+        # The call gets an invalid answer, an error instead of a result, or no answer.
         with contextlib.suppress(AssertionError, OSError, ValueError, KeyError):
             call_tool(job, tool)
 

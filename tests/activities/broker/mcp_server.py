@@ -1,4 +1,6 @@
-"""A real MCP server, by the official SDK on uvicorn, that tells what it was sent and can be told to misbehave: its list, its answers, its HTTP."""
+"""A real MCP server (the official SDK on uvicorn) that reports what it was sent and that tests can make misbehave: its list, answers and
+HTTP.
+"""
 
 from __future__ import annotations
 
@@ -149,7 +151,7 @@ class _Endpoint:
         await _send_response(send, 200, json.dumps({"jsonrpc": "1.0", "told": request.headers["authorization"]}).encode(), JSON)
 
     async def _garbled(self, send: Send, receive: Receive, request: Request) -> None:
-        """What no client can read, with a credential in it: a notification, a request, an answer."""
+        """Messages that no client can read, each with a credential in it: a notification, a request, an answer."""
         sent = request.headers["authorization"]
         note = {"jsonrpc": "2.0", "method": "notifications/progress", "params": {"progressToken": 1, "progress": sent}}
         asks = {"jsonrpc": "2.0", "id": 9, "method": "sampling/createMessage", "params": {"messages": sent}}
@@ -174,7 +176,7 @@ class _Endpoint:
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _newer(self, send: Send, receive: Receive, request: Request) -> None:
-        """Content of types that MCP does not have yet, with the credential in it, then text and a link that it has, and the same for programs."""
+        """Content of types that MCP does not have yet, with the credential in it, then text and a link, which it has, and the same for programs."""
         sent = request.headers["authorization"]
         blocks: list[dict[str, Any]] = [{"type": "hologram", "data": sent}, {"type": f"film of {sent}"}]
         blocks += [
@@ -185,17 +187,17 @@ class _Endpoint:
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
     async def _other(self, send: Send, receive: Receive, request: Request) -> None:
-        """The answer to another request."""
+        """An answer to a request that was not sent."""
         answer = {"jsonrpc": "2.0", "id": 4711, "result": {}}
         await _send_response(send, 200, json.dumps(answer).encode(), JSON)
 
     async def _unsendable(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session whose id no header can send back."""
+        """An answer that begins a session whose id no header can carry."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
 
     async def _baking(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session, with a cookie that no header can send back."""
+        """An answer that begins a session, with a cookie that no header can carry."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"1"), (b"set-cookie", b"a=\xff"))
 
@@ -220,11 +222,11 @@ class _Endpoint:
         await _send_response(send, 200, b"event: heartbeat\ndata: 1\n\n", (b"content-type", b"text/event-stream"))
 
     async def _unfit(self, send: Send, receive: Receive, request: Request) -> None:
-        """A result that is none."""
+        """A result that does not conform to MCP."""
         await _send_response(send, 200, _answer_to(await request.body(), {"resultType": "complete", "content": "text"}), JSON)
 
     async def _paging(self, send: Send, receive: Receive, request: Request) -> None:
-        """A list that has always another page."""
+        """A list that always has another page."""
         result = {"resultType": "complete", "tools": [], "nextCursor": "more", "ttlMs": 0, "cacheScope": "private"}
         await _send_response(send, 200, _answer_to(await request.body(), result), JSON)
 
@@ -255,7 +257,7 @@ async def _start_response(send: Send, kind: bytes) -> None:
 
 
 async def _send_chunk(send: Send, receive: Receive, content: bytes) -> bool:
-    """Send a piece; False where nobody takes any more."""
+    """Send a piece; return False if the client is gone."""
     await send({"type": "http.response.body", "body": content, "more_body": True})
     gone = asyncio.ensure_future(receive())
     done, _ = await asyncio.wait({gone}, timeout=0.001)
@@ -280,7 +282,7 @@ def _replay_body(body: bytes, receive: Receive) -> Receive:
 
 def _build_server(state: McpServer) -> Server[Any]:
     async def list_tools(context: Any, params: Any) -> types.ListToolsResult:
-        # In pages of three: what stands on the last counts as much.
+        # List tools in pages of three: those on the last page count, too.
         start = int(params.cursor or 0) if params else 0
         tools = [types.Tool.model_validate(one) for one in state.tools]
         more = str(start + 3) if start + 3 < len(tools) else None

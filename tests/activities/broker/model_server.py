@@ -1,4 +1,4 @@
-"""A model's server of the tests' own: real HTTP on loopback, OpenAI's form, and it does what a test tells it."""
+"""A server of a model for tests: real HTTP on loopback in OpenAI's format, with answers that a test chooses."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ USAGE = {"prompt_tokens": 30, "completion_tokens": 12, "total_tokens": 42}
 
 @dataclass
 class ModelServer:
-    """What it is to do, and what it was asked."""
+    """How the model's server responds, and the requests that it got."""
 
     port: int
     respond: Callable[[Handler, dict[str, Any]], None]
@@ -60,7 +60,7 @@ class Handler(BaseHTTPRequestHandler):
             self.model.hung_up.set()
 
     def answer(self, body: Any, *, status: int = 200, **headers: str) -> None:
-        """Answer whole; a text is sent as it is."""
+        """Send a whole answer; a text is sent unchanged."""
         content = (body if isinstance(body, str) else json.dumps(body)).encode()
         self.send_response(status)
         for name, value in {"Content-Type": "application/json", "Content-Length": str(len(content)), **headers}.items():
@@ -117,7 +117,7 @@ def stream_answer(*texts: str, usage: dict[str, int] | None = USAGE) -> Callable
 
 
 def break_stream_off(handler: Handler, asked: dict[str, Any]) -> None:
-    """Begin a stream that has an end of its own, and hang up before it."""
+    """Begin a stream with a marked end, and close the connection before that."""
     del asked
     handler.close_connection = True
     handler.send_response(200)
@@ -150,7 +150,7 @@ def stream_slowly(handler: Handler, asked: dict[str, Any]) -> None:
 
 
 def hold_stream(handler: Handler, asked: dict[str, Any]) -> None:
-    """Begin a stream and send no more of it, until the other end is gone."""
+    """Begin a stream and send nothing more until the client is gone."""
     handler.begin()
     handler.send(build_chunk("wait"))
     stay_silent(handler, asked)

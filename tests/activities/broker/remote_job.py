@@ -1,4 +1,4 @@
-"""A job that does at its broker what a test tells it: the calls come from within the job, as its user, in its sandbox."""
+"""A job that makes the calls to its broker that a test requests: from within the job, as its user, in its sandbox."""
 
 from __future__ import annotations
 

@@ -16,7 +16,8 @@ from justenough.domain.jobs import bundle
 from justenough.domain.jobs.spec import read_spec
 from tests.support.people import ENDED, Human
 from tests.support.wait import pause
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 SHOP = Path(__file__).resolve().parents[3] / "examples" / "shop"
 

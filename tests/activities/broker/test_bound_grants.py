@@ -1,4 +1,6 @@
-"""People approve access through tools, within bounds that they set: calls within are made without asking again, none beyond is made."""
+"""People approve access through tools, within bounds that they set: calls within the bounds need no other approval, and calls beyond them
+are refused.
+"""
 
 from __future__ import annotations
 
@@ -108,7 +110,7 @@ def test_tool_access_that_policy_allows_is_granted_at_once_and_issues_no_credent
 
 
 def is_bypass_closed(job: Puppet) -> bool:
-    """Whether the credential itself is refused, which no bound would bind."""
+    """Whether the credential itself is refused, because no bound would apply to it."""
     around = job.request_access("refunds-db", "write")
     return around.status == 403 and "only through tools" in around.body
 
@@ -222,7 +224,7 @@ def test_a_child_is_not_issued_access_that_its_parent_lost_while_the_request_was
         assert lead.answer(given, "withdraw").status_code in ACCEPTED_STATUSES
         told = lead.answer(waiting)
         assert (told.status_code, "the parent job has no access to refunds-db" in told.text) == (403, True)
-        # Past the console the worker counts it, because the session asks again before it issues.
+        # If the approval bypasses the console, the worker counts it, because the session checks again before it issues.
         with Intruder.break_in(shop.stack) as intruder:
             intruder.send_signal(child.job, "decide", json_payload(lead.decision(waiting)))
         refused = child.request_access("refunds-db", "write", ttl="5m", wait=30)

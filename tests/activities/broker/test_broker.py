@@ -1,4 +1,4 @@
-"""Nobody but a running job itself passes its door, and nothing passes once its access is cut; what passed is as dead afterwards as the rest."""
+"""Only the running job can use its broker. Nothing is issued once its access is closed, and what was issued is revoked with the rest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.support.new_people import log_in_newcomer
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -42,7 +42,7 @@ def test_the_broker_hangs_up_on_processes_of_other_users(broker_job: Puppet) -> 
     with socket.socket(socket.AF_UNIX) as other:
         other.settimeout(10)
         other.connect(str(socket_of(broker_job.job)))
-        # Root may open every door; the broker looks who it is.
+        # Root may open every socket; the broker checks which user connects.
         with pytest.raises(OSError, match=r"reset|Broken pipe"):  # noqa: PT012 - either of the two is the hanging up
             other.sendall(b"GET /v1/catalog HTTP/1.1\r\nHost: broker\r\n\r\n")
             assert other.recv(1000) == b""
@@ -97,7 +97,7 @@ def test_after_a_cancel_the_broker_refuses_every_new_request(ops: Human, shop: S
     with launch_puppet(ops, before=DEAF_TO_SIGTERM) as job:
         login = login_of(job.request_access("orders-db"))
         assert ops.api.post(f"jobs/{job.job}/cancel").status_code == 202
-        # By what issues nothing: what a job holds at once is bounded.
+        # Poll with a call that issues nothing, because a job may hold only a limited number of credentials.
         until(lambda: job.call("GET", "/v1/catalog").status == 410, "the job's door is closed")
         answer = job.request_access("orders-db")
         assert (answer.status, "closed" in answer.body) == (410, True)
@@ -163,7 +163,7 @@ def test_a_job_without_a_network_reaches_its_broker(ops: Human, shop: Shop, tmp_
     )
     seen = ops.until(job)
     assert (seen["state"], len(seen["credentials"])) == ("succeeded", 1)
-    # What the job was given while it ran is taken out of its output like the rest.
+    # A credential that the job got while it ran is redacted in its output like the others.
     assert ops.output(job).endswith(" [redacted]\n")
     shop.assert_dead(seen)
 
@@ -257,7 +257,7 @@ def test_a_job_holds_only_a_limited_number_of_live_credentials_at_once(ops: Huma
         refused = job.request_access("helpdesk-api")
         assert (refused.status, "release some first" in refused.body) == (409, True)
         released = job.call("POST", f"/v1/access/{given[0].json['credential_id']}/release")
-        # What is in kv stays valid: nobody may be told that it is dead.
+        # A value in kv stays valid, so the answer must not say that it is dead.
         assert (released.status, released.json["state"]) == (200, "residual")
         assert job.request_access("helpdesk-api").status == 200
     assert shop.tokens_of(job.job) == []

@@ -11,7 +11,7 @@ from justenough.adapters.configuration.bundle_packer import pack_folder
 from justenough.domain.jobs.spec import read_spec
 from tests.activities.broker.shop_agent import SHOP, answer_until_ended, serve_scripted_model
 from tests.support.people import ACCEPTED_STATUSES, Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -34,7 +34,7 @@ async def asyncio_errors() -> AsyncIterator[list[str]]:
     loop.set_exception_handler(lambda _, context: errors.append(context["message"]))
     try:
         yield errors
-        # asyncio reports it when the work is deleted.
+        # asyncio reports the error when the work is deleted.
         await asyncio.sleep(0)
         gc.collect()
     finally:
@@ -81,7 +81,7 @@ async def test_work_that_fails_because_access_is_closed_is_not_logged(closes: st
             broker.close()
             await asyncio.Event().wait()
         finally:
-            # As the work's own next call of the broker does.
+            # The work's own next call of the broker raises this, too.
             raise AccessClosed(JOB)
 
     async with asyncio_errors() as errors:
@@ -108,7 +108,7 @@ async def test_a_caller_that_waits_for_the_revocation_of_one_credential_learns_t
     try:
         assert await asyncio.to_thread(revoking.wait, 60)
         await keeper.close()
-        # A CancelledError would be the server's own error: the job got no answer, and the worker logged a traceback.
+        # A CancelledError would be an error of the server: the job would get no answer, and the worker would log a traceback.
         with pytest.raises(AccessClosed):
             await asyncio.wait_for(releasing, 60)
     finally:

@@ -1,4 +1,4 @@
-"""What a job sends its broker costs the worker no more than one request may: whoever floods it is hung up on, and others are answered."""
+"""A job's traffic to its broker costs the worker no more than one request may. Connections that flood are closed, and others are answered."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ CHUNK = b"a" * 16_384
 
 
 class Unhurried:
-    """A door and its tools, as far as the sockets know them: what is asked of them is answered when the test says so."""
+    """An application behind the sockets, which answers a request when the test says so."""
 
     def __init__(self) -> None:
         self.asked = self.admitted = 0
@@ -78,7 +78,7 @@ async def run_listener(*, loopback: bool = False) -> AsyncIterator[tuple[Unhurri
 
 @asynccontextmanager
 async def talk(place: BrokerAddress) -> AsyncIterator[Talk]:
-    """Talk to the broker on its socket; end it without a word."""
+    """Connect to the broker's socket for a block; then close the connection without a message."""
     reading, writing = await asyncio.open_unix_connection(place.path)
     try:
         yield reading, writing
@@ -114,7 +114,7 @@ async def flood(to: Talk, text: bytes = CHUNK, *, most: int) -> int:
 async def test_a_request_head_without_end_is_not_kept_in_memory(begins: bytes) -> None:
     async with run_listener() as (_, place), talk(place) as to:
         to[1].write(begins)
-        # What the kernel holds on both sides is not the broker's.
+        # The kernel buffers data on both sides, which is not in the broker's memory.
         assert await flood(to, most=100 * MAX_HEAD_BYTES) < 50 * MAX_HEAD_BYTES
 
 

@@ -69,7 +69,7 @@ def ask(job: Puppet, *, model: str = "gpt-4o", prints: bool = False, **more: Any
 
 
 def usage_of(ops: Human, job: str) -> dict[str, tuple[int, int, int]]:
-    """What the ledger says of a job's model: by outcome, calls and tokens of questions and answers."""
+    """Return what the ledger says about a job's use of its model: by outcome, the calls and the tokens of questions and answers."""
     found: dict[str, tuple[int, int, int]] = {}
     for one in entries(ops, job, "model.used"):
         counts = one["calls"], one["prompt_tokens"], one["completion_tokens"]
@@ -244,7 +244,7 @@ def test_a_key_that_its_header_cannot_contain_is_named_without_its_value(key: st
 
 
 class LendingBroker:
-    """Lends a key for as many seconds as a test says, and knows how often."""
+    """Lends a key for the seconds that a test sets, and counts how often."""
 
     def __init__(self, seconds: float = 60) -> None:
         self.seconds = seconds

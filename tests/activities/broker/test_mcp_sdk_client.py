@@ -1,4 +1,4 @@
-"""The official SDK's own client, which nobody here wrote, lists, calls and reads through the gateway; nobody gets in without the job's token."""
+"""The official SDK's own client lists, calls and reads through the gateway; nobody gets in without the job's token."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An upstream MCP server behind the gateway: only reviewed tools are offered and called, each call with a login that is dead right after, whatever the server does."""
+"""An upstream MCP server behind the gateway: only reviewed tools are offered and called. Each call has a login that is revoked right after."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def hub() -> Iterator[McpServer]:
 
 
 def tool_list_of(hub: McpServer) -> ToolList:
-    """What it shows now."""
+    """Return the tools that the server shows now."""
     return asyncio.run(run_conversation(McpServerDef(url=hub.url, allow_private=True), {}, lambda conversation: conversation.list_tools()))
 
 
@@ -284,7 +284,7 @@ def test_an_upstream_that_does_not_answer_is_reported_in_words(own: Puppet, hub:
 
     def refused() -> bool:
         text, failed = said = call_tool(own, "get_issue", number=1)
-        # Until the worker has read the catalog anew, it calls the server that is there.
+        # Until the worker has read the catalog again, it calls the server that is there.
         assert failed or said == ('get_issue {"number": 1}', False)
         return "the upstream does not answer (ConnectError)" in text
 
@@ -396,7 +396,7 @@ def test_a_password_that_a_server_repeats_in_a_tool_name_does_not_reach_the_ledg
         """Shows a tool that is called by the password it was asked with."""
 
         def __iter__(self) -> Iterator[dict[str, Any]]:
-            # So long that what is told of it is cut within the password.
+            # The name is so long that the error about it is cut within the password.
             yield from [{"name": "x" * 190 + hub.authorization.split()[-1], "inputSchema": {"type": "object"}}]
 
     with hub.misbehave(tools=Telling()):
@@ -435,7 +435,7 @@ def test_a_review_job_lists_what_a_server_shows_without_getting_the_credential(
     told = [one for one in ops.api.get("catalog").json()["tools"] if one["name"] == "get_issue"]
     assert (told[0]["kind"], told[0]["upstream"], told[0]["actions"]) == ("mcp", "hub", ["read"])
     with hub.misbehave(tools=CHANGED[1][0]), launch_puppet(ops, item) as job:
-        # Whether anything of it was reviewed makes no difference.
+        # It makes no difference whether any tool was reviewed.
         review.pin(hub, None)
         until(lambda: tool_names(job) == SHOPS - {"find-order", "list-tickets"} | {"hub.tools"}, "the job may list the server's tools")
         # The console looks at the folder by its own clock.

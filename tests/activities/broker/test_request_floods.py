@@ -1,4 +1,4 @@
-"""A job that asks for more at once than any needs to is told to wait, before anything is looked at, and takes no more than its share."""
+"""A job that makes too many requests at once is told to wait before any is examined, and takes no more than its share."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_a_large_request_counts_as_several_even_beyond_the_limit() -> None:
     counting.charge(MAX_CALL_BURST + MAX_CALLS_PER_SECOND)
     with pytest.raises(TooManyCalls) as refused:
         counting.admit()
-    # One call that was admitted, one second's calls owed, and one token for the next.
+    # The bucket owes one second's calls for the admitted call, and needs one token for the next.
     assert refused.value.retry_after == pytest.approx(1 + 2 / MAX_CALLS_PER_SECOND)
     now[0] += refused.value.retry_after
     counting.admit()
@@ -102,7 +102,7 @@ async def test_only_a_few_model_requests_of_one_job_are_parsed_at_a_time() -> No
         with lock:
             now += 1
             most = max(most, now)
-        # Until the others would be here too, were they let in.
+        # Wait until the others would be here, too, if they were let in.
         together.wait(0.2)
         with lock:
             now -= 1
@@ -173,7 +173,7 @@ class SlowServer:
             try:
                 tasks = [asyncio.ensure_future(each) for each in work]
                 for _ in range(3):
-                    # Once this has had a thread, so has every call that was made before.
+                    # Once this call has run in a thread, every earlier call has, too.
                     await asyncio.to_thread(lambda: None)
                 found = self.waiting
                 self._released.set()
@@ -239,7 +239,7 @@ async def test_requests_that_nobody_opens_use_up_few_of_the_signals_that_tempora
         await sleep_now(0.01)
     broker.close()
     assert requests < sent < 5_000
-    # What could not be opened is notified soon again after an outage, however long that was.
+    # A request that could not be opened is notified again soon after an outage, however long the outage was.
     assert longest <= MAX_NOTIFY_INTERVAL_S * requests
 
 

@@ -1,4 +1,6 @@
-"""A running job asks its broker: what it gets works, what it gives back is dead, and what policy or people refuse it never has."""
+"""A running job requests access at its broker: credentials that it gets work, released ones are revoked, and refused access is never
+issued.
+"""
 
 from __future__ import annotations
 

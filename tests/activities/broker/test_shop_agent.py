@@ -1,4 +1,4 @@
-"""The shop's agent in a real job: it thinks through the model gateway with the scripted model that ships with it, and works by MCP tools only."""
+"""The shop's agent in a real job: it uses the scripted model through the model gateway, and acts only through MCP tools."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from mcp.server import MCPServer
 
 from tests.activities.broker.shop_agent import launch_agent, serve_scripted_model
 from tests.support.people import Human
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -1,4 +1,6 @@
-"""An order binds what tools may be called with: whatever the agent tries, no call beyond it is made, and no credential is had around it."""
+"""An order bounds what tools may be called with: whatever the agent tries, no call beyond the bounds is made, and no credential is issued
+around them.
+"""
 
 from __future__ import annotations
 

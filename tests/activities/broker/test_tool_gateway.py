@@ -1,4 +1,4 @@
-"""A running job has tools used for it: what they do is done, with a login that is dead right after, and no secret ever comes back."""
+"""A running job calls tools: the calls are made with a login that is revoked right after, and no secret comes back."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ from tests.activities.broker.test_runtime_requests import await_request, entries
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Shop
 from tests.support.wait import until
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 SHOPS = {"find-order", "list-tickets", "refund-order", "find-customer", "export-customers"}
@@ -202,7 +203,7 @@ def test_every_identical_call_that_waits_gets_the_denial_and_none_asks_people_ag
             http = open_calls.enter_context(httpx.Client(trust_env=False, timeout=180, headers=headers))
             answer = open_calls.enter_context(http.stream("POST", f"{job.env['JUSTENOUGH_BROKER_URL']}/mcp", json=body))
             lines = (line for line in answer.iter_lines() if line.startswith("data: {"))
-            # Its first progress report: it waits for people.
+            # The first progress report says that the call waits for people.
             assert "notifications/progress" in next(lines)
             calls.append(lines)
         request = newest_request(ops, job)

@@ -1,4 +1,6 @@
-"""Tools whose upstream is huge, endless, slow, gone, or hands out what it was sent: bounded, scrubbed, and the login that was used is dead."""
+"""Upstreams of tools that are huge, endless, slow, gone, or return what they were sent: answers are bounded and redacted, and the login is
+revoked.
+"""
 
 from __future__ import annotations
 
@@ -186,7 +188,7 @@ def test_a_statement_that_never_ends_returns_too_much_or_writes_is_bounded(
 
 
 async def as_owner(shop: Shop, statement: str, *, writes: bool, **limits: Any) -> Result:
-    """What a tool returns of a statement that the owner of the shop's tables runs."""
+    """Return what a tool returns if it runs a statement as the owner of the shop's tables."""
     at = conninfo_to_dict(shop.dsn)
     one = Sql(dsn=f"host={at['host']} port={at['port']} dbname=shop", statement=statement, **limits)
     return await run_sql(one, {}, {"username": str(at["user"]), "password": str(at["password"])}, writes=writes)

@@ -39,7 +39,7 @@ async def test_a_job_is_told_how_to_reach_what_it_was_issued_although_the_catalo
     shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = copy_config(tmp_path)
-    # Its jobs name the resource.
+    # The jobs in triggers.yaml name the resource.
     (folder / "triggers.yaml").unlink()
     catalog = folder / "catalog.yaml"
     before = catalog.read_text()
@@ -103,7 +103,7 @@ async def test_a_credential_is_issued_as_it_was_decided_although_the_catalog_cha
 
 def test_a_further_credential_of_a_grant_lives_no_longer_than_the_catalog_allows_now(shop: Shop, tmp_path: Path) -> None:
     folder = copy_config(tmp_path)
-    # Its jobs request it for longer.
+    # The jobs in triggers.yaml request the access for longer.
     (folder / "triggers.yaml").unlink()
     catalog = folder / "catalog.yaml"
     with open_desk(shop, tmp_path, folder=folder) as at:

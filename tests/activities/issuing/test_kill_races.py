@@ -1,4 +1,4 @@
-"""A job is issued credentials while somebody kills it, many times, each at another moment: whatever came out of it, nothing works afterwards."""
+"""A job is issued credentials while somebody kills it, many times, each time at another moment: afterwards no credential works."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def at(shop: Shop, tmp_path: Path) -> Iterator[Desk]:
 
 
 def race_kill(at: Desk, launcher: Someone, moment: float) -> tuple[str, int]:
-    """Race once: a session issues until it is told that its access is closed; a kill, from elsewhere, comes in between."""
+    """Race once: a session issues until its access is closed; a kill from another worker comes in between."""
     deps = at.deps
     job = new_job_id("dev", now=deps.now())
     order = launcher.order(job, now=deps.now(), spec=SPEC)

@@ -27,7 +27,7 @@ SECOND = timedelta(seconds=1)
 
 
 class Willing:
-    """An issuer as far as renewals ask it: nothing stands against them."""
+    """The part of an issuer that renewals use: it allows each renewal."""
 
     def reason_to_end(self, item: IssuedCredential) -> None:
         return
@@ -80,7 +80,7 @@ async def test_a_lease_as_long_as_its_grant_is_not_renewed(at: Desk, monkeypatch
     monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.01)
     job = at.job()
     item = issuance(at, at.issue(job), ttl=2, lease=2)
-    # Its end by the time of day was determined at a later moment than its end in ticks.
+    # Its end by the time of day was determined later than its end in ticks.
     item = replace(item, ends=item.ends - 0.01)
     await keep_until(at, job, WILLING, item, lambda: "credential.confirmed" in at.entry_types(job))
     assert renewal_count(at, job) == 0
@@ -144,7 +144,7 @@ async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_s
     seconds_left, sleeps = IssuedCredential.seconds_left, asyncio.Event()
 
     def see_time_left(item: IssuedCredential, **clocks: Any) -> float:
-        # Right after it has looked, the keeper sleeps.
+        # The keeper sleeps right after it has checked the time.
         sleeps.set()
         return seconds_left(item, **clocks)
 

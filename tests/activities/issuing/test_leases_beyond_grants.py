@@ -1,4 +1,6 @@
-"""What cannot be revoked works until its lease ends. So that end is recorded, not the grant's, unless Vault shortens the lease."""
+"""A credential that cannot be revoked works until its lease ends. So that end is recorded, not the grant's, unless Vault shortens the
+lease.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Users that no revocation ends: their action has the target of its resource, and they stay in it. That is no access that is left over."""
+"""Users that no revocation ends: their action has its resource's target, and they stay in it. They do not count as access that is left
+over.
+"""
 
 from __future__ import annotations
 
@@ -72,7 +74,7 @@ def test_a_user_that_only_expires_is_not_called_expired_while_it_can_log_in(shop
         held = one.issue()
         user = held.fields["username"].reveal()
         try:
-            # As the last renewal does.
+            # Renew the lease as the last renewal does.
             left = math.ceil(held.seconds_left(now=at.deps.now(), ticks=at.deps.ticks()))
             assert at.deps.vault.renew_lease(str(held.credential.lease_id), left) == left
             assert one.end().confirmed

@@ -113,7 +113,7 @@ def test_a_jobs_last_request_is_still_possible_after_it_could_not_be_issued(at: 
     session.end()
 
 
-def test_a_request_for_another_time_or_reason_is_another_one_than_that_which_could_not_be_issued(at: Desk) -> None:
+def test_a_request_for_another_time_or_reason_is_not_the_one_that_could_not_be_issued(at: Desk) -> None:
     session = start_session(at, SIGNED)
     (access,) = session.verified.spec.access
     with sealed_vault(at), pytest.raises(VaultUnavailable):

@@ -1,4 +1,4 @@
-"""A Redis of the tests' own, its users made by OpenBao's engine for databases: one works while its job holds it, and is cut off when it is revoked."""
+"""A Redis for tests, whose users OpenBao's database engine creates: a user works while its job holds it, and is cut off when it is revoked."""
 
 from __future__ import annotations
 

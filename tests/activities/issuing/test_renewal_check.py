@@ -1,4 +1,4 @@
-"""Before each renewal everything is decided again, on real servers: who launched it, who approved it, and what the policies say now."""
+"""Before each renewal the launcher, the approvals and the current policies are checked again; on real servers."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_a_running_job_gets_nothing_new_once_its_launcher_left_their_group(at: D
     interval = timedelta(seconds=ORDER_CHECK_INTERVAL_S)
     at.clock.ahead, at.clock.stepped = passed * interval, stepped * interval
     why = f"its order is no longer valid: {job.launcher.name} is in none of the groups that may launch"
-    # One under the grant that it has, and one that would be a new request.
+    # Request one credential under the existing grant, and one that would be a new request.
     for access in (ORDERS, ORDERS.model_copy(update={"action": Action.WRITE})):
         with pytest.raises(NotPermitted, match=re.escape(why)):
             job.issuer.access(access)
@@ -213,11 +213,11 @@ async def test_the_end_of_a_delegation_ends_nothing_that_the_delegate_approved_b
     job = start_job(at, WRITE, tier=1, approver=delegate, absent=absent)
     ended = build_event(EventType.DELEGATION_ENDED, UNATTRIBUTED_CHAIN, at=at.deps.now(), about="d-renewal", **about)
     at.deps.store.ledger.append([ended])
-    # It expires meanwhile, too.
+    # The delegation's signature expires meanwhile, too.
     at.clock.ahead = SIGNATURE_TTL
     await job.until(lambda: bool(job.entries_of(EventType.CREDENTIAL_RENEWED)))
     assert job.can_log_in
-    # The delegate decides by their own right, and the absent person must have theirs.
+    # The delegate and the absent person must each have the right to decide.
     at.shop.leave(absent, "support-leads")
     assert "the absent person may not decide" in await job.until_ended()
 
@@ -288,7 +288,7 @@ async def test_a_grant_ends_if_policy_now_requires_a_higher_tier_than_it_was_iss
 
 
 async def test_an_unchanged_decision_renews_without_an_entry_and_a_changed_one_is_recorded(at: Desk, folder: Path) -> None:
-    # Its order and the approval are over by now: they needed only to hold when they were counted.
+    # The order and the approval have expired: they only needed to be valid when they were counted.
     job = start_job(at, WRITE, tier=1)
     at.clock.ahead = 10 * SIGNATURE_TTL
     await job.until(lambda: len(job.entries_of(EventType.CREDENTIAL_RENEWED)) >= 2)
@@ -311,7 +311,7 @@ async def test_each_credential_of_a_grant_has_its_own_record_of_changed_decision
     before = reads.read_text()
     reads.write_text(before.replace("read-up-to-confidential", "renamed"))
     assert job.issuer.reason_to_end(job.item) is None
-    # Decided by the rule of that time, and denied by the next one.
+    # The rule of that time allows the second one; the next rule denies it.
     second = job.issuer.access(ORDERS)
     assert isinstance(second, IssuedCredential)
     assert second.credential.request_id == job.item.credential.request_id

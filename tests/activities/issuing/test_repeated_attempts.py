@@ -1,4 +1,4 @@
-"""What a job asks for again after an attempt that failed: each credential that Vault may have issued has its own record."""
+"""A job asks again after an attempt that failed: each credential that Vault may have issued has its own record."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ def test_an_approval_covers_nothing_after_its_time_although_the_machine_was_susp
     (access,) = session.verified.spec.access
     waiting = request_approved_access(session)
     assert isinstance(session.issuer.access(access), IssuedCredential)
-    # The clock of ticks stood still.
+    # The time of day goes on, and ticks stand still, as on a suspended machine.
     at.clock.stepped = timedelta(minutes=6)
     again = session.issuer.access(access)
     assert isinstance(again, PendingRequest)
@@ -86,7 +86,7 @@ def test_an_approved_request_that_is_issued_again_records_each_lease(at: Desk, m
     earlier, session = start_session(at, MENDING), start_session(at, MENDING)
     for each in (earlier, session):
         request_approved_access(each)
-    # From here on it is known that the target shows such users.
+    # From now on it is known that the target shows such users.
     assert isinstance(earlier.issuer.access(earlier.verified.spec.access[0]), IssuedCredential)
     (access,), vault_issue, leases = session.verified.spec.access, at.deps.vault.issue, list[str | None]()
 
@@ -126,7 +126,7 @@ def test_what_is_issued_by_another_policy_than_before_has_a_decision_of_its_own(
         session = start_session(at, asked)
         (access,) = session.verified.spec.access
         if asked is MENDING:
-            # A person approves it, and Vault does not answer then. The attempt keeps its number.
+            # A person approves the request, and then Vault does not answer. The attempt keeps its number.
             request_approved_access(session)
             with sealed_vault(at), pytest.raises(VaultUnavailable):
                 session.issuer.access(access)
@@ -276,7 +276,7 @@ def test_an_attempt_that_dies_long_after_its_decision_is_in_doubt_for_as_long_as
             patched.setattr(at.deps.vault, "open_prefix", find_vault_sealed)
             with pytest.raises(VaultUnavailable):
                 session.issue()
-        # Its decision is recorded, and Vault was not asked. Much later it is back.
+        # The decision is recorded, and Vault was not asked. Much later Vault is back.
         at.clock.ahead += timedelta(hours=1)
         lost = session.die_during(session.issue)
         results = [revoke_from_outside(at, session.job)]

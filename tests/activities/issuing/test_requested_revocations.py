@@ -99,7 +99,7 @@ async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(
             raise StoreUnavailable("failing over")
         return news(*arguments, **options)
 
-    # Its ten newest entries are lost in the failover.
+    # The failover loses the ledger's ten newest entries.
     monkeypatch.setattr(ledger, "head", lambda: head().model_copy(update={"position": head().position + (0 if calls else 10)}))
     monkeypatch.setattr(ledger, "news", fail_over_once)
 

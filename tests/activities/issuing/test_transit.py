@@ -1,4 +1,4 @@
-"""What an action on transit is: one answer of Vault's about what the catalog fixes, with a key that nobody sees. Nothing of it can be taken back."""
+"""An action on transit: Vault answers once about what the catalog fixes, with a key that nobody sees. The answer cannot be revoked."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is issued or ends while the store is away is revoked, and recorded when its session ends."""
+"""What is issued or ends while the store is unavailable is revoked, and recorded when the session ends."""
 
 from __future__ import annotations
 

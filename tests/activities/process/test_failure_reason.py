@@ -1,4 +1,4 @@
-"""The reason that a job gets when its session fails: a name that records keep, whatever the class is called."""
+"""The reason that a job gets when its session fails: a recorded name that does not depend on the name of the class."""
 
 from __future__ import annotations
 

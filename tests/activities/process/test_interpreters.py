@@ -1,4 +1,6 @@
-"""A job gets the Python it names, with its own packages, from wherever it lies: never the worker's, never more than a Python."""
+"""A job gets the Python that it names, with that Python's own packages, wherever it is installed: never the worker's, and nothing besides a
+Python.
+"""
 
 import shutil
 import subprocess

@@ -1,4 +1,4 @@
-"""The firewall keeps the users of jobs, and nobody else, from Temporal and Vault; where it cannot be set up, that is said.
+"""The firewall keeps the users of jobs, and nobody else, from Temporal and Vault; if it cannot be set up, that is reported.
 
 The ranges of user ids do not overlap those that other test processes lend. Without root there is no firewall; that is tested instead.
 """
@@ -119,7 +119,7 @@ def test_no_job_reaches_temporal_even_if_it_may_reach_vault(servers: tuple[int, 
 
 
 def fixed_port() -> int:
-    """Return an unused port that the kernel does not hand out to who asks for any."""
+    """Return an unused port outside the range from which the kernel chooses ports."""
     for port in range(20_000, 32_768):
         with suppress(OSError), closing(create_server(("127.0.0.1", port))):
             return port

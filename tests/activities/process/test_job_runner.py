@@ -1,4 +1,4 @@
-"""While the block is open the job may run; when it is left, in whatever way, nothing of it does and its log is complete."""
+"""A job runs only while the block is open. However the block ends, no process of the job is left, and its log is complete."""
 
 import asyncio
 import socket

@@ -1,4 +1,4 @@
-"""What a job prints arrives in order, without its secrets, bounded; and no job is held up by its log."""
+"""A job's output arrives in order, without its secrets, and bounded; and no job is held up by its log."""
 
 import asyncio
 import base64

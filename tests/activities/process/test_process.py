@@ -257,11 +257,11 @@ if os.fork() == 0:
 
 async def test_without_a_sandbox_processes_that_fork_and_exit_again_and_again_are_ended_too(bare: Runner, uid: int) -> None:
     if is_root():
-        # Its dead processes count against its user's limit until init, which may be slow, has waited for all of them.
+        # Dead processes count against their user's limit until init, which may be slow, has waited for all of them.
         process = await bare.start("python", "-c", RABBIT, uid=uid + 1)
         assert await process.wait() == 0
         os.set_blocking(process.output, False)
-        # Those that could not fork, because too many dead ones counted, have said so. Reading would block if somebody had the other end.
+        # Processes that could not fork, because too many dead ones counted, have said so. Reading would block if somebody had the other end open.
         while os.read(process.output, 65_536):
             pass
         assert process.survivors == ()
@@ -333,7 +333,7 @@ async def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(run: Runne
     # Killed before it has made its sandbox, bubblewrap leaves an orphan that goes on to run the job.
     for moment in range(25):
         await start_and_cancel(run.start("sleep", "31424.25", uid=uid), after=moment * 0.001)
-    # What one of them left behind to go on would have begun before this one, which is begun later, has ended.
+    # A process that one of them left behind would have run before this later one has ended.
     last = await run.start("true", uid=uid)
     assert await last.wait() == 0
     os.close(last.output)
@@ -410,7 +410,7 @@ async def test_a_job_whose_sandbox_dies_before_its_outer_process_is_reported_as_
     run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     process = await start_process(run, "sleep", "31425.25", uid=uid, marker="31425.25")
-    # As on a busy machine: bubblewrap has long seen it when its own turn to be killed comes.
+    # As on a busy machine, bubblewrap has noticed the end long before it is killed itself.
     monkeypatch.setattr(type(process._outer), "kill", lambda _: None)
     assert await process.kill() == 137
     os.close(process.output)

@@ -1,4 +1,4 @@
-"""What a job takes of its machine is bounded: each process by the kernel, all together by whoever adds them up, and its folders by their size."""
+"""What a job uses of its machine is bounded: each process by the kernel, all together by the worker, and folders by their size."""
 
 import asyncio
 import errno
@@ -117,7 +117,7 @@ except BlockingIOError:
 
 @pytest.fixture
 def settings(settings: Settings) -> Settings:
-    """Users of their own: the kernel counts processes by user, and these are many."""
+    """Use user ids of their own: the kernel counts processes by user, and these tests start many."""
     return settings.model_copy(update={"job_uid_base": 716_000})
 
 
@@ -212,7 +212,7 @@ async def test_a_job_cannot_get_memory_that_no_limit_counts(run: Runner) -> None
     assert "Operation not permitted" in (await run("unshare", "-Urm", "mount", "-t", "tmpfs", "none", "/tmp")).log
     assert "Function not implemented" in (await run.python("import os; os.memfd_create('hidden')")).log
     assert "Function not implemented" in (await run("ipcmk", "-M", "4096")).log
-    # On the host it can.
+    # On the host this works.
     os.close(os.memfd_create("control"))
     assert "Read-only file system" in (await run("touch", "/dev/x")).log
 
@@ -290,7 +290,7 @@ async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner)
 
 async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
     ran = await run.python(FORK, limits=ResourceLimits(processes=32))
-    # The kernel counts by user: where jobs have none of their own, who adds them up ends the job.
+    # The kernel counts by user. If jobs have no user of their own, the worker adds up their processes and ends the job.
     assert ran.log == "31\n" if is_root() else str(ran.exceeded_limit).startswith("limits.processes: ")
 
 

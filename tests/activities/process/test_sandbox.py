@@ -1,4 +1,4 @@
-"""A job cannot read the worker, its files or another job, cannot write what is not its own, and has no right beyond its own user's."""
+"""A job cannot read the worker, its files or another job, cannot write outside its own folders, and has only its own user's rights."""
 
 import os
 import socket
@@ -243,7 +243,7 @@ def _doors(home: Path) -> Iterator[tuple[socket.socket, str]]:
             server = socket.socket(socket.AF_UNIX, kind)
             server.bind(path)
             if not path.startswith("\0"):
-                # Whoever finds it may use it.
+                # Any user who finds the socket may use it.
                 home.chmod(0o755)
                 Path(path).chmod(0o777)
             yield listen_on(server), f"{int(socket.AF_UNIX)} {int(kind)} {path.replace(chr(0), '@')} 0"
@@ -257,7 +257,7 @@ def listen_on(server: socket.socket) -> socket.socket:
 
 
 def outward_addresses() -> list[str]:
-    """The address by which the host reaches others, where it does."""
+    """Return the address by which the host reaches other machines, if it does."""
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as looking:
         try:
             looking.connect(("192.0.2.1", 9))

@@ -1,4 +1,4 @@
-"""The filter of what a job may not ask the kernel for, run as the kernel runs it, for each kind of processor that it knows."""
+"""The filter of system calls that a job may not make, run as the kernel runs it, for each processor architecture that it supports."""
 
 import errno
 import socket

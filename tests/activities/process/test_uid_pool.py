@@ -121,7 +121,7 @@ def test_workers_in_containers_of_one_host_do_not_begin_with_the_same_user_id(se
     with lend_uid(settings.model_copy(update={"job_uid_base": 755_000})) as uid:
         lent = {uid}
     enter = ["unshare", "--pid", "--fork", "--mount", "--mount-proc", sys.executable, "-c", ELSEWHERE, str(home), "755000"]
-    # By chance, two of them may begin with the same one.
+    # By chance, two of them may begin with the same id.
     for _ in range(3):
         lent.add(int(subprocess.run(enter, cwd=REPOSITORY, stdin=subprocess.DEVNULL, capture_output=True, check=True).stdout))
     assert len(lent) > 2

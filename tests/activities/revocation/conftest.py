@@ -9,7 +9,8 @@ import pytest
 from justenough.adapters.runtime.private_files import read_json
 from tests.activities.plain_roles import CREATION
 from tests.activities.vault_shop import EXAMPLE, Shop
-from worker.stack import StackPaths, running_stack
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.seed import shop_environment
 
 

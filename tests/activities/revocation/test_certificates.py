@@ -1,4 +1,6 @@
-"""Certificates by their effects: a server that looks at Vault's CRL lets one in before and not after; what nothing revokes is never `confirmed`."""
+"""Certificates by their effects: a server that checks Vault's CRL accepts one before its revocation and not after. What nothing revokes is
+never `confirmed`.
+"""
 
 from __future__ import annotations
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import replace
@@ -18,16 +18,19 @@ from sqlalchemy.engine import make_url
 
 from activities.process.process import JobProcess
 from activities.revocation.proof import has_standing_proof, prove
-from activities.revocation.revoke import revoke_one
+from activities.revocation.revoke import RevocationResult, revoke_one
 from activities.session.session import JobSession, Stop
 from justenough.adapters.store import Store, StoreUnavailable
+from justenough.adapters.store.session_claims import SessionClaim
 from justenough.domain.contracts.workflow_messages import SessionInput
 from justenough.domain.core.ids import credential_id
 from justenough.domain.jobs.states import JobState
 from justenough.services.job_history import JobHistory
 from tests.activities.issuing_session import Session, start_session
+from tests.activities.revocation_calls import revoke_by_session, revoke_from_outside
 from tests.activities.tcp_door import Door
 from tests.activities.vault_shop import SPEC, Desk
+from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
 
@@ -66,8 +69,29 @@ def test_nothing_that_shares_threads_with_revocations_waits_for_a_store_that_han
             door.open()
 
 
+@pytest.mark.parametrize("revoke", [revoke_by_session, revoke_from_outside])
+def test_a_slow_store_neither_delays_a_revocation_nor_keeps_it_from_being_confirmed(
+    at: Desk, monkeypatch: pytest.MonkeyPatch, revoke: Callable[[Desk, str], RevocationResult]
+) -> None:
+    job = at.job()
+    held, read = at.issue(job), at.deps.store.claims.get
+
+    def read_late(job: str) -> SessionClaim | None:
+        until(lambda: not at.shop.can_log_in(held), "the credential ends without the store")
+        return read(job)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(at.deps.store.claims, "get", read_late)
+        result = revoke(at, job)
+    assert result.failures == ()
+    assert result.confirmed or result.second_look_in
+    claim = read(job)
+    assert claim is not None
+    assert not claim.open
+
+
 def session_of(at: Desk, *, bundle: str | None = None) -> tuple[JobSession, Session]:
-    """Return a session without a process, and what it may issue. `bundle`: the digest of its job's files."""
+    """Return a job's session that has no process yet, and what it may issue. `bundle`: the digest of the job's files."""
     session = start_session(at, SPEC["access"][0])
     order = SessionInput(order=session.order.model_copy(update={"bundle": bundle}), granted=(session.granted,))
     how: dict[str, Any] = {"owner": "owner", "run": "run", "notify_workflow": None}

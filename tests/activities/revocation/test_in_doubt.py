@@ -1,4 +1,6 @@
-"""What nobody told of: an issue in flight, a lease that nobody learned. Found by a second look, or doubted until it can only have ended."""
+"""Issues that nobody recorded: an issue in flight, or a lease that nobody learned. A second check finds them, or they stay in doubt until
+they must have ended.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What observations of a revocation mean for the ledger: tables, no server."""
+"""What the findings of a revocation mean for the ledger: tables, no server."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A revocation that fails or hangs is shown as overdue, with why, until it is confirmed; on real servers."""
+"""A revocation that fails or hangs is shown as overdue, with the reason, until it is confirmed; on real servers."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ def test_a_revocation_that_hangs_is_shown_as_overdue_while_it_hangs(at: Desk, mo
     started, late = (
         entry for entry in at.deps.store.ledger.entries(job=job).items if entry.type in {"revocation.started", "revocation.overdue"}
     )
-    # It became slow after its grace, however late that was recorded. What the attempt finds is newer.
+    # The revocation became slow after its grace, however late that was recorded. The attempt's findings are newer.
     slow = started.at + timedelta(seconds=0.2)
     assert (late.id, late.at) == (f"{started.id.replace('.started', '.overdue')}-slow", slow)
     assert late.data == {"by": "session", "failures": ["no result after 0 s"], "attempt": 1, "seen_from": slow.isoformat()}

@@ -1,4 +1,4 @@
-"""Not finding a user proves something only where one was found before: on servers that were not set up for JustEnough."""
+"""That a user is not found proves something only if one was found there before; on servers that were not set up for JustEnough."""
 
 from __future__ import annotations
 
@@ -343,7 +343,7 @@ def test_moving_a_target_to_another_server_proves_nothing_about_users_on_the_fir
 
 
 def test_a_standby_in_the_place_of_a_target_proves_nothing(shop: Shop, tmp_path: Path) -> None:
-    """It may show the users of a while ago, and those of before a failover."""
+    """A standby may show users of some time ago, or from before a failover."""
     with standby_of(shop) as port, psycopg.connect(shop.superuser, autocommit=True) as primary:
         target = {"postgres": f"host=127.0.0.1 port={port} dbname=shop"}
         with open_plain_desk(shop, tmp_path, template=BY_DISPLAY_NAME, target=target) as at:
@@ -400,7 +400,7 @@ def test_a_credential_issued_without_a_lease_is_not_given_to_a_job_as_revocable(
             with pytest.raises(IssueRefused, match="Vault issued it without a lease, so nothing can revoke it; set `revocable: on_expiry`"):
                 session.issue()
             assert not session.end().confirmed
-            # Its user is a permanent one. The job never had its password.
+            # The credential's user is a permanent one, whose password the job never had.
             at.clock.ahead = timedelta(minutes=6)
             assert session.end().confirmed
             assert "credential.confirmed" not in session.entry_types()

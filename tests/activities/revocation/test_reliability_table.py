@@ -1,4 +1,4 @@
-"""The table of docs/explanation/reliability.md tells what "confirmed" rests on. The code does what each of its rows says."""
+"""The table of docs/explanation/reliability.md says what "confirmed" is based on. The code does what each row says."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ OTHERS: dict[str, CredentialHandle] = {
 
 
 def outcome_of(at: Desk, credential: CredentialHandle) -> str:
-    """What is recorded last of a credential that was revoked, and whose handles were found dead, while it could still be valid."""
+    """Return the last entry about a credential that was revoked, and whose handles were found dead, while it could still be valid."""
     seen = Inspection((), (), credential.handles, (), (), (), ())
     traits = TargetTraits(in_target=False, gives_space=False, unprovable=why_unprovable(at.deps, credential) is not None)
     *_, last = credential_events("j", credential, seen, traits, by="session", at=NOW)

@@ -32,7 +32,7 @@ from tests.activities.revocation_calls import revocation_state, revoke_by_sessio
 from tests.activities.vault_shop import EXAMPLE, Desk, Shop, copy_config, open_desk, secret_values
 from tests.support.canned_server import serve_canned_answers
 from tests.support.claims import claim_job
-from worker.provisioning import VaultTarget, provision_vault
+from worker.provisioning.setup import VaultTarget, provision_vault
 
 pytestmark = pytest.mark.servers
 

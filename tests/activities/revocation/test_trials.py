@@ -1,4 +1,4 @@
-"""What a trial of an action leaves behind: nothing, or it says so."""
+"""A trial of an action leaves nothing behind, or says what it leaves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a job's entries tell of credentials that Vault may have issued without anybody recording them."""
+"""What a job's entries say about credentials that Vault may have issued and nobody recorded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Workers whose clocks differ: what one wrote with a time in the future must not hide from the others what is alive."""
+"""Workers whose clocks differ: what one of them recorded with a time in the future must not hide active credentials from the others."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's working directory becomes a bundle: files only, beside the spec, every problem at once."""
+"""A job's working directory becomes a bundle: only files, only from the spec's folder, and all problems reported at once."""
 
 from __future__ import annotations
 

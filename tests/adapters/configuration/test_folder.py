@@ -1,4 +1,4 @@
-"""The configuration folder: read as one set, again when a file changes; a broken edit changes nothing and raises an alarm."""
+"""The configuration folder is read as one set, and again when a file changes. A broken edit changes nothing and raises an alarm."""
 
 from __future__ import annotations
 
@@ -485,7 +485,7 @@ def test_a_broken_schedule_is_reported_by_its_place(timed_folder: Path, old: str
     assert (found.path, message in found.message) == (place, True), found
 
 
-# Who is told.
+# Who is notified.
 
 TOLD = {
     "webhooks": [{"name": "siem", "url": "https://siem.example.com/", "events": ["*"], "signing_secret": "kv/data/siem"}],

@@ -1,4 +1,4 @@
-"""Settings that are read out of text: networks of workers, and in whose name jobs are vouched for. Limits of numbers."""
+"""Settings that are parsed from text (workers' networks, identities that vouch for jobs), and limits of numbers."""
 
 from __future__ import annotations
 
@@ -65,7 +65,7 @@ def test_a_job_issuer_that_is_not_a_url_is_refused(wrong: str) -> None:
 
 @pytest.mark.parametrize("name, wrong, least", [("max_sessions", 0, 1), ("drain", -1, 0)])
 def test_a_number_that_the_worker_cannot_work_with_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, wrong: int, least: int) -> None:
-    # Temporal's SDK takes no slots for its default, which is 100, and ends with an error of its own type for a negative number.
+    # Temporal's SDK reads 0 slots as its default, 100, and raises an error of its own type for a negative number.
     monkeypatch.setenv(f"JUSTENOUGH_{name.upper()}", str(wrong))
     with pytest.raises(InvalidInput, match=f"setting {name}: must be at least {least}"):
         load_settings()

@@ -1,4 +1,4 @@
-"""Whoever starts a server has garbage collection again once its modules are loaded, and it passes over them."""
+"""Garbage collection is paused while a server loads its modules, and ignores these modules afterwards."""
 
 from __future__ import annotations
 

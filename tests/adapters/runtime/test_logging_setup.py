@@ -1,4 +1,4 @@
-"""What our processes log can be lost; it never ends what they do."""
+"""Log lines of our processes can be lost, but a failure to log never stops a process."""
 
 from __future__ import annotations
 

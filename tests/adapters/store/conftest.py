@@ -1,4 +1,6 @@
-"""Both databases, for real: an SQLite file, and a PostgreSQL server of our own on loopback, started once and stopped after the last test here."""
+"""Both real databases: an SQLite file, and a PostgreSQL server of our own on loopback, started once and stopped after this folder's last
+test.
+"""
 
 from __future__ import annotations
 
@@ -37,7 +39,7 @@ def unprivileged_command(*command: str) -> list[str]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return list(command)
-    # It ends with this process, also if that is killed.
+    # It ends with this process, even if that is killed.
     return ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups", "--pdeathsig=QUIT", *command]
 
 

@@ -166,7 +166,7 @@ def test_a_subscription_that_cannot_send_anything_is_listed_until_it_can(store: 
     for seconds in (1, 2):
         assert store.outbox.settle(Settlement(subscription="siem", at=later(seconds), trouble="its secret cannot be read"), holder="us")
     (item,) = items(store, seconds=60)
-    # It began once, so an acknowledgement stays.
+    # The failure began only once, so an acknowledgement stays.
     assert (item.key, item.detail, item.since) == ("webhook/siem", "its secret cannot be read", later(1))
     assert store.outbox.settle(Settlement(subscription="siem", at=later(3), delivered=(1,), position=1), holder="us")
     assert items(store, seconds=60) == []

@@ -1,4 +1,4 @@
-"""The store that measurements are made on: what bulk inserts make of it is what recording each event would have made."""
+"""The store for measurements: its bulk inserts have the same result as recording each event."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How a store tells that something may have been recorded."""
+"""How a store notifies listeners that something may have been recorded."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_a_reader_that_knows_of_more_entries_does_not_wait(changes: ChangeFeed) 
 
 
 def test_closing_the_feed_from_another_thread_ends_its_waits(changes: ChangeFeed, url: str) -> None:
-    # Of PostgreSQL the wait that is on goes on to its own end.
+    # With PostgreSQL, a wait that has begun goes on to its end.
     threading.Timer(0.2, changes.close).start()
     assert wait_time(changes, 2.0 if url.startswith("postgresql") else LONG) < LONG / 2
     assert wait_time(changes, LONG) < LONG / 2
@@ -77,7 +77,7 @@ def test_postgresql_notifies_only_after_commits_and_once_for_many(store: Store, 
 @pytest.mark.servers
 @pytest.mark.parametrize("url", ["postgresql"], indirect=True)
 def test_the_ledger_is_polled_often_if_no_notice_can_arrive(store: Store, url: str) -> None:
-    """As behind a pooler, or while a server has no connection left."""
+    """Notifications do not arrive, as behind a pooler or if the server has no connection left."""
     with closing(store.open_change_feed()) as changes, psycopg.connect(url, autocommit=True) as admin:
         changes.wait(LONG)
         admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'justenough-listener'")

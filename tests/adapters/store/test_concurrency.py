@@ -1,4 +1,4 @@
-"""Many writers at once: no fork, no lost entry, nobody turned away."""
+"""Many concurrent writers: no forked chain, no lost entry, no refused writer."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def tell(recorders: Sequence[TextIO], line: str, *, answer: str) -> None:
 
 @pytest.mark.timeout(300)
 def test_four_processes_write_one_ledger_without_a_fork_or_a_lost_entry(recorders: Sequence[TextIO], empty_url: str) -> None:
-    """They migrate at the same moment, too."""
+    """All processes migrate the store at the same moment, too."""
     tell(recorders, empty_url, answer="ready")
     tell(recorders, "go", answer="done")
     with closing(Store(empty_url)) as store:

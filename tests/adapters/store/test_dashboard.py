@@ -1,4 +1,4 @@
-"""What stands open now, and how a period went, as pages show it."""
+"""What is open now, and the figures of a period, as pages show them."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ def test_a_trend_of_a_busy_period_covers_only_its_newest_part_and_is_marked_inco
     assert (found.lifetimes.count, found.lifetimes.whole) == (3, False)
 
 
-def test_decisions_beyond_the_limit_are_missed_also_if_some_of_the_newest_settled_nothing(
+def test_decisions_beyond_the_limit_are_missed_even_if_some_of_the_newest_settled_nothing(
     store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dashboard, "MAX_ROWS_PER_KIND", 2)

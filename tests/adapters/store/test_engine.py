@@ -1,4 +1,4 @@
-"""The door itself: addresses, files, a database that does not answer, and work that shares a commit."""
+"""Connecting to the store: addresses, files, a database that does not answer, and work that shares a commit."""
 
 from __future__ import annotations
 

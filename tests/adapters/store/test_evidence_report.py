@@ -1,4 +1,4 @@
-"""The evidence report from a store: which entries are a period's, what is so now, and what is too much. On both databases."""
+"""The evidence report from a store: which entries belong to a period, the current state, and what is too much. On both databases."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def test_a_period_includes_events_that_happened_in_it_but_were_recorded_late(sto
     record_events(
         store, job_events(job_id(1), at=first - timedelta(microseconds=1)), job_events(job_id(2), at=last), job_events(job_id(3), at=first)
     )
-    # Its entries come after those of a later time: the store was away.
+    # The store was away, so these entries come after entries with a later time.
     record_events(store, job_events(job_id(4), at=last - timedelta(minutes=1)))
     found = build_report(store, since=first, until=last, now=last)
     assert line(found, "lifetimes.real").evidence.ids == tuple(

@@ -1,4 +1,4 @@
-"""What an inbox asks of the store: whose clock ends first first, whose it is to answer, what was before; and that none of it scans."""
+"""The queries of the inbox: the order of deadlines, who can answer, earlier runs; and that no query scans a table."""
 
 from __future__ import annotations
 
@@ -244,7 +244,7 @@ def test_no_inbox_query_scans_a_table(ready_file: Path, tmp_path: Path) -> None:
 
     url = f"sqlite:///{shutil.copy(ready_file, tmp_path / 'store.db')}"
     with closing(Store(url)) as store:
-        # Of a job that the store does not have, nothing more is read.
+        # Nothing more is read about a job that the store does not have.
         store.ledger.append([samples.submission(job_id(1))])
     found = query_plans(url, ask)
     assert found

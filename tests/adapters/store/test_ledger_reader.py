@@ -1,4 +1,4 @@
-"""The ledger from its newest end, and what a text names in it."""
+"""Reading the ledger from its newest entry, and finding entries by a text."""
 
 from __future__ import annotations
 

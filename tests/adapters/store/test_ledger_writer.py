@@ -1,4 +1,4 @@
-"""The ledger in the database: insert-only, once each, in order, and what a look at it finds."""
+"""The ledger in the database: insert-only, each entry once, in order; and what verification finds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The ledger as a live stream over both databases: each event once and in order, whoever listens, however slow, wherever it is cut."""
+"""The ledger as a live stream from both databases: each event once and in order, for every listener, however slow, wherever the stream
+breaks.
+"""
 
 from __future__ import annotations
 
@@ -96,7 +98,7 @@ async def test_a_stream_that_is_cut_anywhere_repeats_and_loses_nothing(
             async with asyncio.timeout(PATIENCE), aclosing(feed.follow(position, job=job, wait=lambda: 0.05)) as batches:
                 taken: list[EntryView] = []
                 async for entries in batches:
-                    # What a client heard before its connection broke may be any part of what was sent.
+                    # Before its connection broke, a client may have received any part of what was sent.
                     taken += entries
                     if len(taken) >= min(cut, wanted - len(found)):
                         break

@@ -1,4 +1,4 @@
-"""Migrations: they make what the models say, once, and never touch what a newer version made."""
+"""Migrations create what the models say, once, and never change what a newer version created."""
 
 from __future__ import annotations
 
@@ -109,7 +109,7 @@ def test_a_credential_that_an_older_version_confirmed_is_residual_after_the_upgr
             connection.execute(tables["jobs"].insert(), {"id": f"{JOB}-{name}", **texts, **empty, **ended})
             of_it = {"id": name, "job_id": f"{JOB}-{name}", "resource": "r", "action": "read", "revocable": revocable, "state": state}
             asked = {"requester_id": "x", "number": 1, "ttl": 60, "reason": "", "optional": False, "sensitivity": "", "title": ""}
-            # As the ORM writes them: JSON's null, not SQL's.
+            # The ORM writes JSON's null, not SQL's.
             asked |= {"call": {"tool": "t", "arguments": {}} if name == "called" else None, "tools": None}
             tier = {"tier": 0, "current_tier": 0, "quorum": 0, "policies": [], "policy_digest": "", "digest": "", "created_at": NOW}
             connection.execute(tables["requests"].insert(), {**of_it, **asked, **tier, "state": "allowed"})

@@ -1,4 +1,4 @@
-"""The outbox's tables on both databases: what is owed, who may settle it, what is dead, who was told."""
+"""The outbox's tables on both databases: what must be delivered, who may settle it, dead letters, and sent notices."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def test_one_process_holds_the_lease_until_it_expires_or_is_released(store: Stor
 
 def test_a_lease_dated_in_the_future_by_a_wrong_clock_does_not_keep_others_from_delivering(store: Store) -> None:
     outbox = store.outbox
-    # A console whose clock was a day ahead took it, and was killed before it could give it up.
+    # A console whose clock was a day ahead took the lease, and was killed before it could release it.
     assert outbox.acquire_lease(US, now=later(86_400), until=later(86_415))
     assert outbox.acquire_lease(THEM, now=NOW, until=later(15))
     # Consoles whose clocks differ a little do not take it from each other.

@@ -1,4 +1,4 @@
-"""Logins, TLS and rights on a server that asks for all of them, and what is said if one is wrong."""
+"""Logins, TLS and rights on a server that requires all of them, and the error if one is wrong."""
 
 from __future__ import annotations
 
@@ -301,7 +301,7 @@ def test_a_standby_is_found_and_refused_until_the_address_leads_to_the_primary(p
             report = store.inspect().postgres
             with pytest.raises(StoreUnavailable, match=r"refuses writes.*name the primary server"):
                 store.ledger.append([submission()])
-            # As after a failover by DNS: open connections still lead to the standby, and new ones to the primary.
+            # After a failover by DNS, open connections still lead to the standby, and new ones to the primary.
             administer(postgres_port, f"ALTER DATABASE {name} RESET default_transaction_read_only")
             assert store.ledger.append([submission()])
     assert report is not None
@@ -324,7 +324,7 @@ def test_what_was_recorded_survives_a_crash_of_the_server_whatever_its_setting(
 def test_both_sides_notice_long_before_a_claim_ends_that_the_others_machine_has_vanished(
     postgres_port: int, ready_database: str, query: str, expected: list[int]
 ) -> None:
-    """Only their kernels can notice it, so these are the kernels' own limits; the server answers with those of its own."""
+    """Only the kernels can notice it, so check the kernels' limits: this side's socket options, and the settings that the server returns."""
     asked = (socket.TCP_USER_TIMEOUT, socket.TCP_KEEPIDLE, socket.TCP_KEEPINTVL, socket.TCP_KEEPCNT)
     settings = ("tcp_user_timeout", "tcp_keepalives_idle", "tcp_keepalives_interval", "tcp_keepalives_count")
     opened = open_database(f"postgresql://postgres@127.0.0.1:{postgres_port}/{ready_database}{query}")

@@ -205,7 +205,7 @@ def test_an_issued_credential_shows_its_lease_accessor_and_expiry(store: Store) 
 
 
 def test_a_job_with_very_many_credentials_shows_every_live_one_and_the_newest_dead_ones(store: Store) -> None:
-    # One that lives is among the first.
+    # A live credential is among the first ones.
     facts = [samples.issuance(number=number, at=later(number)) for number in range(1, MAX_DEAD_CREDENTIALS + 12)]
     facts += [
         samples.credential_confirmation(number=number, at=later(2000)) for number in range(1, MAX_DEAD_CREDENTIALS + 12) if number != 3

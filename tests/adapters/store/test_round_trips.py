@@ -1,4 +1,4 @@
-"""What the distance to PostgreSQL costs: how often a command waits for an answer. A dead connection costs no command."""
+"""How often a command waits for an answer of PostgreSQL, which is what the distance to it costs. No command fails on a dead connection."""
 
 from __future__ import annotations
 

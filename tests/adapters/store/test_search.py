@@ -1,4 +1,4 @@
-"""Search: by handles of credentials, names and words; complete whoever wrote the ledger; bounded, and without secrets."""
+"""Search by handles of credentials, names and words: complete, whoever wrote the ledger; bounded; without secrets."""
 
 from __future__ import annotations
 
@@ -179,7 +179,7 @@ def test_indexing_continues_where_it_stopped_and_includes_what_other_versions_wr
     first = store.search.index()
     assert (first.position, first.newest, first.is_complete) == (2, 3, False)
     assert found_jobs(store, "triage") == [job_id(1), job_id(0)]
-    # Its words are those of the job, whose first entry is indexed already.
+    # This request has the words of its job, whose first entry is indexed already.
     store.ledger.append([samples.access_request(job_id(0), reason="Later on")])
     while not store.search.index().is_complete:
         pass
@@ -203,7 +203,7 @@ def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(em
         store.migrate()
         store.ledger.append([samples.submission(), samples.issuance(user=USER)])
     engine, config = open_database(as_owner(empty_url)).engine, alembic_config()
-    # As the version before left it: its tables, with the ledger in them.
+    # Restore the state of the previous version: its tables, with the ledger in them.
     with engine.begin() as connection:
         for table in ("search_words", "search_names", "search_progress", "acknowledgements"):
             connection.execute(text(f"DROP TABLE {table}"))

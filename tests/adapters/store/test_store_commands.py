@@ -1,4 +1,4 @@
-"""`justenough store migrate` and `store check`, and workers' and consoles' last words if the store cannot be used."""
+"""`justenough store migrate` and `store check`, and the errors of workers and consoles that cannot use the store."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from tests.adapters.store.conftest import RUNTIME_ROLE, as_role, database
 from tests.adapters.store.pgbouncer import running_pgbouncer
 
@@ -30,7 +30,7 @@ def url(postgres_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def run(*command: str) -> Result:
-    return CliRunner().invoke(program(), command)
+    return CliRunner().invoke(build_program(), command)
 
 
 def findings() -> dict[str, tuple[str, str]]:
@@ -46,7 +46,7 @@ def test_a_store_is_migrated_granted_and_found_ready(url: str, monkeypatch: pyte
     assert (done.exit_code, done.stderr) == (0, "")
     assert done.stdout.startswith("Migrated the store from nothing to revision ")
     assert f"The role {RUNTIME_ROLE} has the rights" in done.stdout
-    assert findings()["rights"][0] == "warning"  # Its owner could change the ledger.
+    assert findings()["rights"][0] == "warning"  # The tables' owner could change the ledger.
     assert run("store", "migrate").stdout.startswith("The store is at revision ")
     monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", as_role(url, RUNTIME_ROLE))
     found = findings()

@@ -1,4 +1,4 @@
-"""When workers last swept: one at a time begins by its own clock, and only what a worker recorded counts."""
+"""When workers last swept: one at a time may sweep by its own clock, and only what a worker recorded counts."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def test_after_an_outage_the_store_is_known_to_take_writes_only_since_the_next_s
         assert last is not None
         since.append(last.steady_since)
     assert since == [NOW, NOW, later(61), later(61), later(122)]
-    # Also if the outage came while a sweep went on.
+    # The same holds if the outage began during a sweep.
     store.sweeps.renew(now=later(153))
     last = store.sweeps.last()
     assert last is not None

@@ -1,4 +1,4 @@
-"""What the last sweep found of each target, and since when it is so."""
+"""What the last sweep found about each target, and since when."""
 
 from __future__ import annotations
 

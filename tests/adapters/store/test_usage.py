@@ -1,4 +1,4 @@
-"""What was asked, granted and used, as it is read for right-sizing and review; and that no such question looks at every job."""
+"""What was requested, granted and used, as right-sizing and review read it; and that no such query reads every job."""
 
 from __future__ import annotations
 
@@ -222,7 +222,7 @@ def test_the_use_of_each_action_is_reported_once_over_all_jobs(store: Store, lim
         (use.resource, use.action): use
         for use in all_items(lambda cursor: store.usage.action_uses(since=later(55), limit=limit, cursor=cursor))
     }
-    # When it was last issued is told whenever that was.
+    # The time of the last issue is returned, however long ago it was.
     assert (late["orders-db", "write"].asked, late["orders-db", "admin"].last_issued) == (1, later(3))
 
 
@@ -247,7 +247,7 @@ def test_no_usage_query_scans_every_job_request_or_credential(ready_file: Path, 
         store.usage.action_uses(since=NOW, limit=10)
 
     found = query_plans(url, asked)
-    # What is scanned or sorted are the newest requests of one action, cut off by then.
+    # Only the newest requests of one action are scanned or sorted, and these are limited in number.
     assert {plan for plan in found if re.search(r"SCAN (?!anon_1|CONSTANT)", plan)} == set()
     by_name = [plan for plan in found if "name" in plan]
     assert by_name

@@ -1,11 +1,11 @@
-"""Workers report what they have in force; whoever is silent is not shown, and is forgotten in the end."""
+"""Workers report what they have in force. Workers that no longer report are not shown, and are finally forgotten."""
 
 from __future__ import annotations
 
 from datetime import datetime, timedelta
 
 from justenough.adapters.store import Store
-from justenough.adapters.store.workers import KEPT_FOR
+from justenough.adapters.store.worker_reports import KEPT_FOR
 from justenough.domain.readmodel.views import ConfigState, WorkerView
 from tests.adapters.store.event_samples import NOW, later
 

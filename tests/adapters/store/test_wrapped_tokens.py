@@ -1,4 +1,4 @@
-"""What opens locked requests: kept with its record in one step, taken by one, gone with its job."""
+"""Wrapping tokens of locked requests: stored together with their record, taken by one worker, deleted with their job."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Ser
     "first, verdict, status, detail",
     [
         ("chief", "approved", 409, "the request is approved, not pending: chief decided it at 20"),
-        # Their own other decision, sent at the same moment, counted.
+        # Another decision of the same person, sent at the same moment, counted.
         ("lead", "denied", 409, "the request is denied, not pending: lead decided it at 20"),
         ("lead", "approved", 409, "the request is approved, not pending: lead decided it at 20"),
         ("chief", "pending", 403, "the decision is not valid: it is not waiting"),
@@ -166,7 +166,7 @@ async def test_whoever_decided_at_a_tier_below_may_decide_again_once_the_request
 ) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     request = await served.launch_and_request(quorum=2)
-    # When they approved, their groups were those of tier 1.
+    # When these people approved, their groups were those of tier 1.
     served.record_answer(request, who, verdict="pending")
     until = datetime.now(UTC) + timedelta(minutes=5)
     served.store.ledger.append(
@@ -291,7 +291,7 @@ async def test_a_decision_about_something_else_is_refused_with_the_path(served: 
 
 async def test_a_decision_that_the_console_refuses_is_recorded_in_the_ledger(served: Served) -> None:
     request = await served.launch_and_request()
-    # The very same twice: signed anew in another second it would be another attempt.
+    # Send the same statement twice: signed again in another second, it would be another attempt.
     unreasoned = served.people["security"].decision(request, {"reason": " ", "decision": "deny"})
     for _ in range(2):
         assert (await post_decision(served, "security", request, unreasoned)).status_code == 422

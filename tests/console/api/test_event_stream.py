@@ -1,4 +1,4 @@
-"""The ledger as a stream: from where one left off, only what one may read, and no longer than the token holds."""
+"""The ledger as a stream: it continues from a position, shows only what the caller may read, and ends with the token."""
 
 from __future__ import annotations
 
@@ -217,7 +217,7 @@ async def test_listeners_over_the_consoles_limit_get_an_error_that_says_so(serve
 async def test_a_stalled_listener_is_disconnected_while_others_get_every_event(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.events.server_sent_events.STALL_TIMEOUT_S", 1.0)
     job = (await served.launch())["id"]
-    # Whoever listened in a test before may not be gone yet.
+    # Listeners of an earlier test may not be gone yet.
     await until(lambda: served.console.feed.listeners == 0)
     where = served.http.base_url
     with socket.socket() as deaf:
@@ -320,6 +320,6 @@ async def test_the_launcher_of_a_job_is_looked_up_once_for_all_listeners(served:
         found = await asyncio.gather(*(owners.owners_of([job, "j-dev-unknown"], position=newest) for _ in range(50)))
         assert all(one == {job: served.people["ops"].id} for one in found)
     assert len(asked) == 1
-    # What nobody knew of may have come with later entries.
+    # A job that was unknown may have come with later entries.
     await owners.owners_of([job, "j-dev-unknown"], position=newest + 1)
     assert asked[1:] == [{"j-dev-unknown"}]

@@ -1,4 +1,4 @@
-"""The evidence report over the API: whose it is, which periods there are, and that the console answers others while it is made."""
+"""The evidence report over the API: who may read it, which periods it accepts, and that the console serves others meanwhile."""
 
 from __future__ import annotations
 

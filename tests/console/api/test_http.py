@@ -1,4 +1,4 @@
-"""What holds for every route: problems as RFC 9457, headers, an exact OpenAPI, health, and numbers."""
+"""What every route has in common: problems as RFC 9457, headers, an exact OpenAPI document, health, and numbers."""
 
 from __future__ import annotations
 
@@ -189,7 +189,7 @@ SCHEMA_NAMES = (
 async def test_openapi_names_exactly_these_routes_and_schemas(served: Served) -> None:
     document = (await served.http.get("/openapi.json")).json()
     assert document["openapi"].startswith("3.1")
-    # Clients use these: add a new route, and never rename or remove one.
+    # Clients use these routes: add new ones, and never rename or remove one.
     routes = {
         "/api/v1/bundles": {"post"},
         "/api/v1/jobs": {"get", "post"},
@@ -259,7 +259,7 @@ async def test_openapi_says_how_errors_look_and_who_may_call(served: Served) -> 
     for path, methods in document["paths"].items():
         if path.startswith("/api/v1/"):
             for operation in methods.values():
-                # What a trigger is sent is signed instead.
+                # Events for triggers are signed instead.
                 assert operation.get("security") == (None if "/triggers/" in path else [{"HTTPBearer": []}])
                 assert list(operation["responses"]["422"]["content"]) == [MEDIA_TYPE]
     assert set(document["components"]["schemas"]["Problem"]["properties"]) == {"type", "title", "status", "detail", "instance", "errors"}
@@ -300,7 +300,7 @@ async def test_a_request_that_a_stopping_console_cannot_complete_is_to_be_sent_a
     scope = {"type": "http", "method": "POST", "path": "/api/v1/jobs", "query_string": b"", "headers": []}
     request = asyncio.create_task(EdgeMiddleware(app)(scope, None, taken))  # type: ignore[arg-type] # nothing is received
     await began.wait()
-    # As uvicorn does when its time to drain is over. It would answer 500 itself, and log a traceback.
+    # uvicorn cancels requests like this when its time to drain is over. By itself it would answer 500, and log a traceback.
     request.cancel()
     await asyncio.wait_for(request, 60)
     head, body = sent

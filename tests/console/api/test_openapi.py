@@ -1,4 +1,6 @@
-"""The API is what its OpenAPI document says, whoever asks and whatever they send: schemathesis asks on the whole stack, and signed calls reach the rest."""
+"""The API does what its OpenAPI document says for every caller and input: schemathesis calls it on the whole stack, and signed calls reach
+the rest.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,7 @@ from tests.support.plain_http import NO_TLS
 from tests.support.shop import Shop, access, spec
 from tests.support.wait import until
 from tests.triggers.event_sender import Sender, event
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 PUBLIC = {"GET /livez", "GET /readyz", "GET /metrics", "GET /.well-known/jwks.json", "GET /.well-known/openid-configuration"}
 """For whoever watches, and for whoever verifies. Beside these only /openapi.json, which is no operation of its own."""
@@ -64,7 +66,7 @@ def schema(whole: Stack) -> BaseSchema:
 
 @pytest.fixture(scope="module")
 def api_run(whole: Stack, ids: dict[str, list[str]], ops: Human, lead: Human, auditor: Human) -> Run:
-    """What came of asking everything as them and as nobody in turn."""
+    """Return the result of calling every route as each of these people, and without a login."""
     return check_contract(
         str(whole.console),
         {"ops": identity_token(ops), "lead": identity_token(lead), "auditor": identity_token(auditor), "nobody": ""},
@@ -156,7 +158,7 @@ def call_attention(check: Held, ops: Human) -> None:
 
 
 def call_ledger(check: Held, auditor: Human, job: str) -> None:
-    """Ask for what proves that the ledger is whole, and that a job's access is revoked."""
+    """Request the proofs that the ledger is complete, and that a job's access is revoked."""
     check("POST /api/v1/jobs/{job}/attestation", auditor.api.post(f"jobs/{job}/attestation"), 200)
     until(lambda: auditor.api.get("ledger/checkpoint").json()["checkpoint"], "a checkpoint is signed")
     first = auditor.api.get("ledger", params={"limit": 1}).json()["items"][0]["id"]
@@ -322,7 +324,7 @@ def test_the_openapi_document_names_and_describes_every_operation_and_parameter(
 
 
 def _is_problem(name: str, status: str, response: dict[str, Any]) -> bool:
-    # What is not ready says what answers and what does not.
+    # A console that is not ready says which servers answer.
     return list(response["content"]) == ["application/json" if (name, status) == ("readyz", "503") else "application/problem+json"]
 
 

@@ -1,4 +1,4 @@
-"""Nobody can use up the console: who has used their own share is told to retry, and everybody else is served meanwhile."""
+"""Nobody can use up the console: callers who have used their own share are told to retry, and everybody else is served meanwhile."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ async def test_each_launcher_has_their_own_quota_of_open_jobs(small: Served) -> 
     assert_over_quota(answers[-1], "3 of your jobs in prod have not ended; wait until some have, or stop them (the quota is 3)")
     # An order that was recorded is returned as always.
     assert (await small.post("/jobs", "ops", orders[0])).status_code == 200
-    # An environment that no resource has is none of its own.
+    # An environment that no resource has does not get a quota of its own.
     made_up = small.people["ops"].order({**SPEC, "environment": "elsewhere", "access": []})
     assert_over_quota(await small.post("/jobs", "ops", made_up), "3 of your jobs have not ended")
     assert (await small.post("/jobs", "ops2", small.people["ops2"].order())).status_code == 201
@@ -134,7 +134,7 @@ async def test_the_calls_of_one_person_take_turns_without_delaying_their_kills_o
         await until(lambda: count_calls(small) == 5)
         assert_over_quota(await read_jobs(), "5 of your calls are already being served or waiting; send fewer at once")
         assert (await small.get("/jobs", "auditor")).status_code == 200
-        # Not found: it was served.
+        # The answer 404 shows that the call was served.
         assert (await small.post("/jobs/j-dev-none/kill", "ops")).status_code == 404
         assert not any(task.done() for task in (slow, *waiting))
         end.set()

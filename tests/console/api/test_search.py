@@ -1,4 +1,4 @@
-"""GET /search: by anything, and only what the caller may read."""
+"""GET /search finds everything that the caller may read, and nothing else."""
 
 from __future__ import annotations
 

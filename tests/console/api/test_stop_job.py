@@ -1,4 +1,4 @@
-"""Cancel, kill, revoke: who may, that the job's workflow hears of it, and that a kill works where there is no workflow to hear."""
+"""Cancel, kill, revoke: who may, that the job's workflow is told, and that a kill works without a workflow."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_another_launchers_job_is_not_shown_and_cannot_be_stopped(served: 
     for path, body in asked.items():
         answer = await served.post(path, "ops2", body, headers={"If-Match": f'"{request["digest"]}"'})
         assert answer.status_code == 404, path
-        # As of something that never was.
+        # The answer is the same as for a job that never existed.
         unknown = await served.post(path.replace(job[2:], UNKNOWN[2:]), "ops2", body, headers={"If-Match": f'"{request["digest"]}"'})
         assert unknown.json()["detail"].split()[:4] == answer.json()["detail"].split()[:4]
     assert await served.signals(job) == []
@@ -241,7 +241,7 @@ async def workflows_of(served: Served, prefix: str, *, status: str) -> list[str]
 
 
 async def test_sweeps_and_proofs_run_as_workflows_with_ids_that_nobody_can_guess(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
-    # No worker runs here: that nobody answers is told, not hung on.
+    # No worker runs here: the caller is told that nobody answers, instead of waiting forever.
     monkeypatch.setattr("console.temporal.client.REPORT_TIMEOUT", timedelta(seconds=1))
     job = (await served.launch())["id"]
     for path, workflow in (("/sweep", "je-dev-sweep-"), (f"/jobs/{job}/prove", f"je-dev-prove-{job}-")):
@@ -249,7 +249,7 @@ async def test_sweeps_and_proofs_run_as_workflows_with_ids_that_nobody_can_guess
         assert answer.status_code == 503, answer.text
         assert "no worker answered" in answer.json()["detail"]
         for started in await workflows_of(served, workflow, status="TimedOut"):
-            # Whoever could guess the id could start it first.
+            # The id is random: somebody who could guess it could start the workflow first.
             assert re.fullmatch("[0-9a-f]{32}", started.removeprefix(workflow))
     assert (await served.post("/sweep", "nobody")).status_code == 403
     assert (await served.post(f"/jobs/{UNKNOWN}/prove", "auditor")).status_code == 404

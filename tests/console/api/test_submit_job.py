@@ -1,4 +1,4 @@
-"""An order is taken whole or refused whole, with every error; the same order twice is one job."""
+"""An order is accepted or refused as a whole, with every error; the same order twice launches one job."""
 
 from __future__ import annotations
 
@@ -311,7 +311,7 @@ async def test_a_dry_run_of_an_agent_lists_what_its_tools_need_and_warns_of_a_ti
     assert (tools["find-order"], found["beyond"]) == (("read", "orders-db", "needs_approval", 1), "ask")
     assert {item["beyond"] for item in found["tools"]} == {"ask"}
     assert tools["refund-order"] == ("write", "refunds-db", "needs_approval", 1)
-    # None of it is in the spec, and one warning says so.
+    # The spec names none of these tools, and one warning says so.
     (said,) = found["warnings"]
     assert said.startswith("tools that this spec does not name need an approval (")
     assert {"read on orders-db", "write on refunds-db"} <= set(said.partition("(")[2].partition(")")[0].split(", "))

@@ -25,7 +25,7 @@ async def test_until_a_console_has_read_a_valid_configuration_it_refuses_nothing
     async with serve_console(console) as http:
         # A sender may not send an event again after a 401. It is a stranger, so it is not told what is wrong.
         event = await http.post("/api/v1/triggers/ticket-created", content=b"{}")
-        assert (event.status_code, "send this one again later" in event.json()["detail"]) == (503, True)
+        assert (event.status_code, "send this delivery again later" in event.json()["detail"]) == (503, True)
         assert "canary" not in event.text
         bearer = served.people["ops"].bearer
         run = await http.post("/api/v1/schedules/nightly/run", json={}, headers=bearer)

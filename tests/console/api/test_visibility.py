@@ -72,7 +72,7 @@ async def test_only_people_who_read_every_job_see_the_usage_of_the_catalog(serve
     found = (await served.get("/catalog/usage", "auditor")).json()["items"]
     (write,) = (use for use in found if (use["resource"], use["action"]) == ("refunds-db", "write"))
     assert (write["granted"] >= 1, write["last_issued"] is not None, {"tenant": "acme"} in write["scopes"]) == (True, True, True)
-    # By their own runs alone, a launcher would take for unused what others use.
+    # If launchers saw only their own runs, they would consider access unused that others use.
     refused = await served.get("/catalog/usage", "ops")
     assert (refused.status_code, refused.json()["detail"].startswith("needs one of the groups: auditors, ")) == (403, True)
 

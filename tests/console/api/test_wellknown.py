@@ -1,4 +1,4 @@
-"""What the console tells those who verify jobs' identities: who vouches, and by which keys; also while Vault is away."""
+"""What the console publishes for verifying jobs' identities: the issuer and its keys, even while Vault does not answer."""
 
 from __future__ import annotations
 

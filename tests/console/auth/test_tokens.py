@@ -1,4 +1,4 @@
-"""Who a token stands for: everything but a fresh token of this Vault, for this audience, of a person who is there, is 401."""
+"""Whom a token stands for. Anything except a fresh token of this Vault, for this audience, of an existing person, gets 401."""
 
 from __future__ import annotations
 
@@ -229,7 +229,7 @@ async def test_only_calls_that_reduce_access_accept_vaults_last_known_answer(
             with pytest.raises(RetryLater):
                 await verifier.verify(bearer)
             assert await verifier.verify(bearer, allow_last_known=True) == known
-            # Nothing is known of somebody who was never here.
+            # Nothing is known about somebody who has never called the console.
             with pytest.raises(RetryLater):
                 await verifier.verify(lead.bearer["Authorization"], allow_last_known=True)
     vault.close()

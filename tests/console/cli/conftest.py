@@ -20,10 +20,10 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from tests.support.child_process import run_child
 from tests.support.terminal_signals import interruptible_command
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 ROOT = Path(__file__).resolve().parents[3]
 
@@ -47,7 +47,7 @@ class Cli:
         """Run one command as a person, here in this process."""
         words = ["--profile", who, *map(str, arguments)]
         gone: dict[str, str | None] = {name: None for name in os.environ if name not in self.env()}
-        return CliRunner().invoke(program(), words, input=stdin, env={**gone, **self.env(), **(env or {})}, prog_name="justenough")
+        return CliRunner().invoke(build_program(), words, input=stdin, env={**gone, **self.env(), **(env or {})}, prog_name="justenough")
 
     def json(self, *arguments: object, who: str = "ops", code: int = 0, env: Mapping[str, str] | None = None) -> Any:
         """Return what a command prints as JSON; fails where its exit code is another."""
@@ -124,7 +124,7 @@ class Terminal:
             try:
                 more = os.read(self.descriptor, 4096)
             except OSError:
-                # So Linux says that the other end is closed; others say nothing.
+                # Linux reports a closed other end in this way; other systems return no data.
                 more = b""
             if not more:
                 text = self._unread

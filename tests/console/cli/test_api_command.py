@@ -17,7 +17,7 @@ from tests.console.cli.conftest import ROOT, Cli, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -205,6 +205,10 @@ def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, j
     assert complete(cli, "justenough credential list --state ac") == ["active"]
     assert complete(cli, "justenough --profile ops job list --resource orders") == ["orders-db"]
     assert "lead" in complete(cli, "justenough --profile le")
+    assert complete(cli, "justenough --profile ops schedule pause ni") == ["nightly-reconcile"]
+    made = cli.run("delegation", "create", "--to", "security", "--for", "1h", "--reason", "away", "-o", "name", who="lead").stdout.strip()
+    assert made in complete(cli, "justenough --profile lead delegation end ")
+    cli.run("delegation", "end", made, who="lead")
 
 
 def test_a_second_press_of_tab_does_not_ask_the_console_again(fresh: Cli, cli: Cli, whole: Stack) -> None:
@@ -213,7 +217,7 @@ def test_a_second_press_of_tab_does_not_ask_the_console_again(fresh: Cli, cli: C
     assert "@last" in complete(fresh, line)
     kept = json.loads(cache.read_text())
 
-    # Still fresh, however slow this machine is.
+    # The cache is still fresh, however slow this machine is.
     cache.write_text(json.dumps({**kept, "at": kept["at"] + 600, "items": [{"id": "j-kept", "name": "kept", "state": "running"}]}))
 
     assert complete(fresh, line) == ["@last", "j-kept", "kept"]

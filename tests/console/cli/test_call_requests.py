@@ -1,4 +1,4 @@
-"""Who answers a request for a call of a tool sees the call on the command line, and approves no other; the catalog lists tools."""
+"""Somebody who answers a request for a tool call sees the call on the command line, and approves no other; the catalog lists tools."""
 
 from __future__ import annotations
 

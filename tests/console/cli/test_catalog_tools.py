@@ -1,4 +1,6 @@
-"""`justenough catalog tools`: a platform person sees what an upstream MCP server shows, what has changed, and pins it; without a secret in an argument."""
+"""`justenough catalog tools`: a person sees what an upstream MCP server offers and what has changed, and pins it, without a secret in an
+argument.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What goes wrong is one line on stderr, each problem by its path, and an exit code that scripts can tell apart."""
+"""An error is one line on stderr, with one more line for each problem and its path, and an exit code that scripts can tell apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from tests.console.cli.conftest import ROOT, Cli
 from tests.console.served_console import SHOP
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_authority import create_authority
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 EVERY = [
     *(
@@ -425,7 +425,7 @@ def test_a_current_folder_that_is_gone_is_named(alone: Cli, tmp_path: Path) -> N
 
 
 def test_a_user_without_a_home_folder_is_told_what_to_set(alone: Cli) -> None:
-    # As for a user without an account and without HOME, Python finds no home folder.
+    # Python finds no home folder, as for a user without an account and without HOME.
     homeless = alone.env(HOME="~", XDG_CONFIG_HOME="")
     for arguments in (("profile", "list"), ("whoami",), ("status",)):
         command = [sys.executable, "-m", "console.cli", *arguments]

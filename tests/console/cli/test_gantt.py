@@ -41,8 +41,17 @@ STARTED = entry(60, "job.started", sandbox="bwrap")
 ENDED = entry(100, "job.ended", state="succeeded")
 
 
+def unpainted(text: str, _: str) -> str:
+    return text
+
+
 def lines(entries: list[dict[str, Any]], *, now: float, columns: int = 80) -> list[str]:
-    return list(gantt_lines(build_timeline(entries), now=START + timedelta(seconds=now), columns=columns))
+    return list(gantt_lines(build_timeline(entries), now=START + timedelta(seconds=now), columns=columns, paint=unpainted))
+
+
+def status_lines(entries: list[dict[str, Any]], *, now: float) -> list[str]:
+    moment = START + timedelta(seconds=now)
+    return list(job_status_lines("j", build_timeline(entries), now=moment, columns=80, paint=unpainted, groups={}))
 
 
 def drawn_row(entries: list[dict[str, Any]], name: str, *, now: float) -> tuple[str, str]:
@@ -132,7 +141,7 @@ def test_a_request_does_not_outlast_its_job() -> None:
 def test_the_status_of_a_job_lists_what_it_requests_and_what_it_holds() -> None:
     told = [JOB, *ASKED, entry(10, "approval.claimed", request="r", name="lead", until=at(60)), ISSUED]
 
-    found = list(job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=60), columns=80))
+    found = status_lines(told, now=60)
 
     assert found == [
         "j: awaiting approval, for 1m00s",
@@ -153,7 +162,7 @@ def test_the_status_of_a_job_lists_what_it_requests_and_what_it_holds() -> None:
     ],
 )
 def test_a_job_is_shown_in_its_state_in_the_pages_words(told: list[dict[str, Any]], state: str) -> None:
-    first, *_ = job_status_lines("j", build_timeline(told), now=START + timedelta(seconds=120), columns=80)
+    first, *_ = status_lines(told, now=120)
     assert first.startswith(f"j: {state}, for ")
 
 
@@ -190,7 +199,7 @@ def test_no_line_is_wider_than_the_terminal_whatever_was_recorded(entries: list[
 
     for line in [
         *gantt_lines(picture, now=moment, columns=columns, paint=paint),
-        *job_status_lines("j", picture, now=moment, columns=columns, paint=paint),
+        *job_status_lines("j", picture, now=moment, columns=columns, paint=paint, groups={}),
     ]:
         assert width(strip_colours(line)) <= columns, line
         assert "\x1b" not in strip_colours(line)

@@ -1,4 +1,4 @@
-"""Jobs from the command line: launched from a file, waited for, looked at, stopped; the exit code tells how they ended."""
+"""Jobs from the command line: launched from a file, waited for, shown, stopped; the exit code shows how they ended."""
 
 from __future__ import annotations
 

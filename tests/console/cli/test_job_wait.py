@@ -1,4 +1,4 @@
-"""Waiting for a job's end: what its states come to, and what happens when the console is away or streams do not pass."""
+"""Waiting for a job's end: the result for each state, and what happens if the console is unavailable or streams do not arrive."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from console.cli.json_object import Json
 from console.cli.options import DEFAULT_OPTIONS, current_options, run_with_options
 from console.cli.watch import job as following
 from console.cli.watch import poll, progress
-from console.cli.watch.job import WatchedEvent, job_exit_code, parse_event_stream
+from console.cli.watch.job import job_exit_code, parse_event_stream
 from console.cli.watch.poll import OutageTolerance
 from tests.console.cli.conftest import Cli, run_on_terminal
 from tests.support.canned_server import serve_canned_answers
@@ -68,7 +68,8 @@ def test_a_jobs_end_is_an_exit_code_and_an_unproven_credential_outweighs_how_it_
 def test_a_stream_is_read_event_by_event_and_unreadable_or_incomplete_events_are_skipped() -> None:
     heard = list(parse_event_stream(LINES))
 
-    assert heard == [None, WatchedEvent(7, "2026-01-01T00:00:00Z", "job.ended", {"state": "failed"}), None]
+    entry = {"position": 7, "at": "2026-01-01T00:00:00Z", "job": None, "type": "job.ended", "data": {"state": "failed"}}
+    assert heard == [None, entry, None]
 
 
 def test_an_outage_of_the_console_is_tolerated_until_it_lasts_too_long(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""A person's login stays theirs: in a file for their eyes, at the Vault that gave it, and gone after logout."""
+"""A person's login: stored in a file that only they can read, used only at the Vault that issued it, and gone after logout."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from console.cli.profiles import LoginMethod
 from justenough.domain.core.secret import Secret
 from tests.console.cli.conftest import Cli, run_on_terminal
 from tests.support.canned_server import serve_canned_answers
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 
@@ -159,7 +159,7 @@ def test_a_login_that_cannot_be_stored_leaves_no_token_in_vault(fresh: Cli, whol
 
     assert (done.exit_code, done.stderr) == (1, f"error: cannot delete {cache}: Is a directory\n")
     assert not {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}
-    # The control: a login that is stored leaves one.
+    # The control: a login that can be stored leaves a token in Vault.
     cache.rmdir()
     log_in(fresh, whole)
     assert {accessor for accessor in accessors(whole) - before if owner_of(whole, accessor) == "people-auditor"}

@@ -18,7 +18,7 @@ import pytest
 
 from tests.console.cli.conftest import ROOT, Cli
 from tests.console.pages.oidc_provider import MOUNT, Provider, write_vault
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

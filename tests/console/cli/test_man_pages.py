@@ -1,4 +1,4 @@
-"""Manual pages: one for each command, in troff's words."""
+"""Manual pages, one for each command, in troff."""
 
 from __future__ import annotations
 

@@ -168,7 +168,7 @@ def test_an_added_resource_of_each_kind_is_valid_and_tested(alone: Cli, folder: 
 
 def test_all_kinds_can_be_added_to_the_shop_and_change_nothing_else_in_it(alone: Cli, folder: Path) -> None:
     text = (SHOP / "catalog.yaml").read_text()
-    # As an editor writes it that ends no file with a line break.
+    # Some editors end no file with a line break.
     (folder / "catalog.yaml").write_text(text.rstrip("\n"))
     for kind in KINDS:
         assert add(alone, folder, kind, f"my-{kind}").exit_code == 0
@@ -338,9 +338,9 @@ def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folde
     catalog.chmod(0o640)
     before = contents(folder)
     words = ("catalog", "add", "kv", "billing", "--url", KINDS["kv"].example, "--config", folder)
-    command = (sys.executable, "-m", "console.cli", *map(str, words))
+    command = (sys.executable, "-B", "-m", "console.cli", *map(str, words))
 
-    # A limit for files is like a full disk: the write fails after a part.
+    # A limit for files is like a full disk: the write fails after a part. It would cut off bytecode, too, hence -B above.
     limited = ("sh", "-c", 'ulimit -f 64; exec "$@"', "sh", *command)
     done = subprocess.run(limited, cwd=ROOT, env=alone.env(), capture_output=True, text=True, check=False)
     assert (done.returncode, contents(folder)) == (1, before)
@@ -352,7 +352,7 @@ def test_a_catalog_for_which_there_is_no_space_stays_as_it_was(alone: Cli, folde
 
 
 def test_an_export_of_vaults_setup_for_which_there_is_no_space_leaves_no_part_of_it(alone: Cli, tmp_path: Path) -> None:
-    command = (sys.executable, "-m", "console.cli", "vault", "export", str(tmp_path / "new"))
+    command = (sys.executable, "-B", "-m", "console.cli", "vault", "export", str(tmp_path / "new"))
     settings = alone.env(JUSTENOUGH_CONFIG=str(SHOP))
     limited = ("sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *command)
     done = subprocess.run(limited, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)

@@ -1,4 +1,4 @@
-"""Policies from the command line: checked, explained and tested without any server; the past decided again through the API."""
+"""Policies from the command line: checked, explained and tested without any server; past decisions replayed through the API."""
 
 from __future__ import annotations
 

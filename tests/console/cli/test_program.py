@@ -19,10 +19,10 @@ from typer.testing import CliRunner
 
 from console.cli.command_index import COMMANDS, SECTIONS
 from console.cli.help_page import DOCS, EXAMPLES
-from console.cli.main import program
 from console.cli.other_names import OTHER_NAMES
+from console.cli.root_group import build_program
 from tests.console.cli.conftest import ROOT, Cli
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 OPTIONS = {"--output", "-o", "--quiet", "--yes", "--debug", "--profile", "--console-url"}
 COMMAND_NAMES = {
@@ -76,7 +76,7 @@ def commands(command: Any, name: str = "") -> Iterator[tuple[str, Any]]:
         yield from commands(command.get_command(context, part), f"{name} {part}")
 
 
-ROOT_GROUP = typer.main.get_command(program())
+ROOT_GROUP = typer.main.get_command(build_program())
 ALL = dict(commands(ROOT_GROUP))
 
 
@@ -188,22 +188,23 @@ def test_quiet_before_a_command_of_another_package_applies_to_it(alone: Cli) -> 
 
 def test_options_of_one_command_line_do_not_affect_the_next(alone: Cli) -> None:
     words = ["--quiet", "--profile", "x", "logout"]
-    assert CliRunner().invoke(program(), words, env=alone.env()).stderr == ""
+    assert CliRunner().invoke(build_program(), words, env=alone.env()).stderr == ""
 
-    assert CliRunner().invoke(program(), ["logout"], env=alone.env()).stderr == "You were not logged in.\n"
+    assert CliRunner().invoke(build_program(), ["logout"], env=alone.env()).stderr == "You were not logged in.\n"
 
 
 HEAVY = {
     *("pydantic", "httpx", "asyncio", "yaml", "ssl", "cryptography", "rich", "jinja2", "cedarpy", "http.client", "concurrent.futures"),
     *("temporalio", "sqlalchemy", "fastapi", "uvicorn", "hvac", "worker.main", "workflows"),
 }
-"""What takes long to load, or belongs to a server."""
+"""Modules that take long to load, or belong to a server."""
 
 
 REPORT = f"""
 import sys
 from typer.testing import CliRunner
-from console.cli.main import main, program
+from console.cli.main import main
+from console.cli.root_group import build_program
 
 def report(what):
     if found := sorted({HEAVY} & set(sys.modules)):
@@ -219,7 +220,7 @@ def run_code(code: str, **variables: str) -> subprocess.CompletedProcess[str]:
 
 def test_version_and_help_of_every_command_load_nothing_heavy() -> None:
     lines = [["--version"], ["--help"], *([*name.split(), "--help"] for name in sorted(COMMAND_NAMES))]
-    done = run_code(f"{REPORT}\nfor line in {lines}: print(len(CliRunner().invoke(program(), line).stdout)); report(str(line))")
+    done = run_code(f"{REPORT}\nfor line in {lines}: print(len(CliRunner().invoke(build_program(), line).stdout)); report(str(line))")
 
     assert done.stderr == ""
     assert all(int(length) > 0 for length in done.stdout.split())

@@ -217,6 +217,15 @@ def test_every_list_fits_the_terminal(cli: Cli, jobs: list[dict[str, Any]], comm
     assert not [row for row in rows if row.startswith("  ")]
 
 
+def test_with_wide_a_terminal_gets_a_list_whole(cli: Cli, jobs: list[dict[str, Any]]) -> None:
+    arguments = ("job", "list", "--oldest", "--limit", "2", "--quiet")
+    with run_on_terminal(cli, *arguments, "--wide", who="auditor", whole=True, columns=60, NO_COLOR="1") as (process, terminal):
+        shown = terminal.read_until(b"\0")
+        assert process.wait(60) == 0
+
+    assert shown.replace("\r", "").splitlines() == cli.run(*arguments, who="auditor").stdout.splitlines()
+
+
 def test_the_option_all_prints_every_page_as_one_list(cli: Cli, jobs: list[dict[str, Any]]) -> None:
     page = cli.json("job", "list", "--limit", "1")
     every = cli.json("job", "list", "--limit", "1", "--all")

@@ -1,4 +1,4 @@
-"""`justenough report`, against the whole stack: what it says of real jobs equals what the lists say; forms, files and exit codes."""
+"""`justenough report` against the whole stack: its figures about real jobs equal those of the lists; formats, files and exit codes."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def list_items(auditor: Human, path: str, **query: str) -> list[dict[str, Any]]:
 
 @dataclass(frozen=True)
 class ReportRun:
-    """What some jobs came to: by their own views, by the ledger's list, and by the report of the time in which they ran."""
+    """The outcome of some jobs: in their own views, in the ledger's list, and in the report about the time in which they ran."""
 
     jobs: list[dict[str, Any]]
     entries: list[dict[str, Any]]
@@ -131,7 +131,7 @@ def test_the_reported_standing_privilege_is_none_of_the_tested_jobs(report_run: 
 
 def test_every_entry_that_a_line_names_is_in_the_ledger(report_run: ReportRun) -> None:
     known, told = {entry["id"] for entry in report_run.entries}, lines(report_run.report)
-    # What is so now may have been recorded before the period.
+    # The current state may have been recorded before the period.
     of_period = [key for key in METRICS if not key.startswith("standing.")]
     named = [entry for key in of_period for entry in told[key]["evidence"]["ids"]]
     assert set(named) <= known

@@ -171,12 +171,12 @@ def test_a_break_glass_approval_is_mentioned_in_lists_until_it_is_reviewed(cli: 
     assert "of break-glass approvals: justenough review list" in cli.run("request", "list", who="security").stderr
     assert request in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
     assert " tier 1 or above " in next(line for line in cli.run("review", "list", who="auditor").stdout.splitlines() if request in line)
-    # Of several tiers that were bypassed, the lower ones cannot review.
+    # If several tiers were bypassed, the lower ones cannot review.
     shown = cli.run("request", "show", request, who="auditor").stdout
     assert ": another approver of tier 1 or above must state whether it was justified" in shown
     assert cli.run("review", "answer", request, "--reason", "fine", who="lead").exit_code == 2
 
-    # As a terminal shows the request.
+    # Use the short id that a terminal shows.
     short = f"{request[:20]}-{request.rpartition('-')[2]}"
     cli.json("review", "answer", short, "--justified", "--reason", "it was down", who="lead")
     assert request not in [item["request_id"] for item in cli.json("review", "list", who="auditor")["items"]]
@@ -397,7 +397,7 @@ def test_a_request_on_which_policy_has_not_decided_cannot_be_approved(cli: Cli, 
 def test_while_vault_is_away_only_a_withdrawal_is_sent_without_a_signature(
     cli: Cli, lead: Human, waiting: PendingJob, tmp_path: Path, decision: str
 ) -> None:
-    """The worker would count no other decision."""
+    """The worker would count no other decision without a signature."""
     away, there = "http://127.0.0.1:1", replace(cli, logins=tmp_path)
     cli.run("whoami", who="lead")
     there.login_file("lead").parent.mkdir()

@@ -1,4 +1,4 @@
-"""Watching requests: what waits, then each change once, whatever becomes of the stream; a table on a terminal, lines off one."""
+"""Watching requests: first the pending ones, then each change once, even if the stream breaks; a table on a terminal, lines elsewhere."""
 
 from __future__ import annotations
 
@@ -151,7 +151,7 @@ def test_a_console_that_was_down_is_followed_from_the_last_event_and_nothing_is_
 
 
 class Gone:
-    """A console whose list no longer has a request after the first look, though no event said why; then it refuses."""
+    """A console whose list lacks a request after the first read, although no event said why. Later it refuses every read."""
 
     def __init__(self, shown: tuple[int, bytes], stream: bytes) -> None:
         self._shown, self._stream, self._lists = shown, stream, 0
@@ -229,7 +229,7 @@ def test_the_ledger_is_polled_if_no_stream_arrives_and_nothing_is_missed(
     assert done.stdout.split() == ["r-2"]
     assert f"Events do not arrive ({why})" in done.stderr
     assert done.stderr.count("do not arrive") == 1
-    # What happens between the first look and the first event is asked for too.
+    # The stream begins where the first read ended, so nothing in between is missed.
     assert set(streams) == {"7"}
 
 

@@ -1,4 +1,4 @@
-"""What kill, revoke, prove and sweep say per credential: what ended it, what may be alive and why, what to do next."""
+"""What kill, revoke, prove and sweep print for each credential: what ended it, what may still be active and why, and what to do next."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A signal in the middle of a command ends it without a traceback, and leaves neither a terminal nor servers in a state of its own."""
+"""A signal in the middle of a command ends it without a traceback, restores the terminal, and leaves no server running."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import pytest
 from tests.console.cli.conftest import ROOT, Cli, run_on_terminal
 from tests.support.child_process import run_child
 from tests.support.terminal_signals import interruptible_command
-from worker.stack import StackPaths, stop_stack
+from worker.stack.control import stop_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import read_pidfile, supervisor_of, wait_until
 from worker.stack.stack_file import CHILDREN
 

@@ -30,7 +30,7 @@ access:
         ("access", 4),
         ("access[0].ttl", 6),
         ("access[1].action", 8),
-        # What is missing: the item that lacks it, and for a key of the top the beginning.
+        # For a missing key, the line is that of the item that lacks it, or the first one for a top-level key.
         ("access[0].reason", 5),
         ("access[7].ttl", 4),
         ("task", 2),

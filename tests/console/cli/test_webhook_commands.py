@@ -1,4 +1,4 @@
-"""`justenough webhook`: who is told, what was not delivered, having it sent again, trying it."""
+"""`justenough webhook`: subscriptions, deliveries that failed, resending them, and test events."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Notifications through Apprise to a real receiver: who is told, once, in which words; how they learn that it is settled; what is never spoken to."""
+"""Notifications through Apprise to a real receiver: who gets which text, once; how people learn that it is settled; and which services are
+never contacted.
+"""
 
 from __future__ import annotations
 

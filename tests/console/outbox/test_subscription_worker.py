@@ -1,4 +1,6 @@
-"""A lane through whatever happens: failures of every kind, crashes between sending and settling, another console that goes on. Nothing is lost."""
+"""Delivery to one subscription through failures of every kind, crashes between sending and recording, and takeovers by another console.
+Nothing is lost.
+"""
 
 from __future__ import annotations
 
@@ -74,7 +76,7 @@ class ScriptedSender:
 
 @dataclasses.dataclass(frozen=True)
 class World:
-    """What a lane needs of the world: a store and a clock."""
+    """What a lane needs: a store and a clock."""
 
     store: Store
     clock: Clock
@@ -132,7 +134,7 @@ class Consoles:
         try:
             return await self.lane.deliver_batch()
         except* RetryLater:
-            # What it did is not taken down: whoever comes next does it again.
+            # What the lane did is not recorded, so the next one does it again.
             self.start()
         return True
 

@@ -1,4 +1,4 @@
-"""What people see and do about events out over the API, and that a console that is killed at the worst moment loses nothing."""
+"""What people see and do about outgoing events over the API; and that a console that is killed at the worst moment loses nothing."""
 
 from __future__ import annotations
 
@@ -180,7 +180,7 @@ async def test_a_console_that_has_read_no_valid_configuration_calls_no_subscript
         for path in ("resend", "test"):
             answer = await starting.post(f"/webhooks/siem/{path}", "lead")
             assert (answer.status_code, "has no valid configuration" in answer.json()["detail"]) == (503, True)
-    # The console that had read it before goes on.
+    # The console that had read the configuration before goes on.
     assert {item["state"] for item in (await api.get("/webhooks", "lead")).json()["items"]} == {"ok"}
     assert receiver.requests == []
 
@@ -228,7 +228,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
         async with asyncio.timeout(180):
             while not rig.store.outbox.subscription_progress():
                 assert first.returncode is None
-                await asyncio.sleep(0.1)  # Its subscriptions are how it tells that it is there.
+                await asyncio.sleep(0.1)  # The console's subscriptions show that it runs.
         rig.record(*(submission(job_id(number)) for number in range(1, 41)))
         await receiver.until(21)
         first.send_signal(signal.SIGKILL)
@@ -239,7 +239,7 @@ async def test_a_console_that_is_killed_between_commit_and_delivery_loses_nothin
     receiver.answer = lambda _: 204
     last = rig.store.ledger.head().position
     async with run_console(settings, rig, tmp_path), asyncio.timeout(180):
-        # How far it is stands in the store, which tells nobody by itself.
+        # The store has the progress, and sends no notification about it.
         while rig.progress_of("siem").position < last:  # noqa: ASYNC110 - another process's doing
             await asyncio.sleep(0.1)
     subjects = {job_id(number) for number in range(1, 51)}

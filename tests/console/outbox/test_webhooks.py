@@ -1,4 +1,6 @@
-"""Webhooks against a real receiver, with their secrets in a real Vault: what is sent, what is tried again, what never blocks, what is never reached."""
+"""Webhooks to a real receiver, with their secrets in a real Vault: what is sent and retried, what never blocks, and which addresses are
+never contacted.
+"""
 
 from __future__ import annotations
 
@@ -621,7 +623,7 @@ async def test_a_receiver_gets_the_events_after_a_restore_of_the_store_beneath_a
 
 
 async def read_lost_entries(rig: OutboxRig, receiver: Receiver, own_store: Path) -> Dispatcher:
-    """Return a console that has read three entries, none of them for its subscription, before the store lost them."""
+    """Return a console that has read three entries that the store then lost, none of them for its subscription."""
     console = await start_webhooks(rig, hook(receiver, events=["job.submitted"]))
     with lost_records(own_store):
         rig.record(*(job_start(job_id(number)) for number in range(1, 4)))

@@ -24,7 +24,7 @@ from tests.support.plain_http import NO_TLS
 
 VOID = frozenset({"meta", "link", "input", "br", "use", "path", "circle", "rect"})
 HOSTILE = "<script>alert(1)</script>\u202e\u2066 \"' onmouseover=x </code></pre>"
-"""What a stranger may write wherever they can."""
+"""What an attacker may write into any text field."""
 
 
 @dataclass(frozen=True)

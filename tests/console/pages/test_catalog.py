@@ -13,7 +13,7 @@ from urllib.parse import urlencode
 import pytest
 from typer.testing import CliRunner
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from console.presentation import policy_text
 from console.services.background_reads import WHOLE_CATALOG
 from justenough.adapters.configuration.settings import Settings
@@ -51,7 +51,7 @@ def edit_file(records: Desk, file: str, old: str, new: str) -> None:
 def explain_by_cli(records: Desk, spec: Path, *more: str) -> dict[str, Any]:
     """Return the command line's explanation of a spec, launched at the same time."""
     words = ["policy", "explain", str(spec), "--config", str(folder(records)), "--at", AT, "-o", "json", *more]
-    done = CliRunner().invoke(program(), words, prog_name="justenough")
+    done = CliRunner().invoke(build_program(), words, prog_name="justenough")
     assert done.exit_code == 0, done.stderr
     told: dict[str, Any] = json.loads(done.stdout)
     return told

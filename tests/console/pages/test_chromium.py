@@ -122,7 +122,7 @@ async def test_nothing_moves_once_a_page_is_shown(site: Site, chromium: Chromium
     async with open_page(chromium, site, scripts=True) as page:
         await page.set_viewport_size({"width": width, "height": 844})
         await page.add_init_script(SHIFTS)
-        # What happens meanwhile may move things; what the page itself does may not.
+        # Events may move things on the page; the page's own script may not.
         await page.route("**/live*", lambda route: route.abort())
         await log_in(page, site)
         for path in ("/now", "/inbox", "/jobs", "/credentials", "/ledger"):

@@ -16,7 +16,7 @@ from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import part_id
 from tests.console.pages.recorded_console import HOSTILE, Desk, load_page, serve_desk, submit_form
 from tests.support import temporal_client
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 

@@ -244,7 +244,7 @@ async def test_the_id_that_a_launcher_chose_hides_no_earlier_run(served: Served,
     second = served.record_request(old["id"], ttl=600)
     page = await read_words(await logged_in("lead"), f"/inbox/{second['id']}")
     assert "ttl 5m 10m" in page.text
-    # And it is not before the earlier run, either.
+    # The first request's page does not treat the second run as an earlier one, either.
     assert "has an approval from a person for" in (await read_words(await logged_in("lead"), f"/inbox/{first['id']}")).text
 
 

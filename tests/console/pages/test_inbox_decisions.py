@@ -598,7 +598,7 @@ async def test_the_approval_of_one_call_can_be_withdrawn_and_the_page_says_that_
     request = served.record_request((await served.launch())["id"], call=call)
     served.record_answer(request, "lead")
     served.issue(request["job_id"])
-    # Its target did not answer, so its credential was revoked at once. The same call may be made again, under the same approval.
+    # The call's target did not answer, so its credential was revoked at once. The same call may be made again, under the same approval.
     served.store.ledger.append([samples.credential_confirmation(request["job_id"], at=datetime.now(UTC))])
     page = await read_words(await logged_in("lead"), f"/inbox/{request['id']}")
     assert "If the call was made already, this does not undo it." in page.text
@@ -658,7 +658,7 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     inbox = await read_words(browser, "/inbox?show=reviews")
     assert ("oncall used break-glass" in inbox.text, "Bypassed tier 1 (owner)." in inbox.text) == (True, True)
     counted = [await count_reviews(served, browser) for browser in people.values()]
-    # Whoever broke the glass and the launcher cannot answer; for the others, the review counts beside the requests.
+    # The person who used break-glass and the launcher cannot answer; for the others, the number includes the review.
     assert [now - then for now, then in zip(counted, before, strict=True)] == [1, 1, 0, 0]
     for path in ("/inbox/" + request_["id"], "/jobs/" + request_["job_id"], f"/ledger?job={request_['job_id']}"):
         assert re.search(r"(bypassed|to bypass) tier 1 \(owner\)", (await read_words(browser, path)).text), path

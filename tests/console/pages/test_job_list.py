@@ -59,7 +59,7 @@ async def test_filters_are_in_the_address_and_narrow_together(site: Site, logged
         ("requester=zelda&environment=prod", [over]),
         (f"parent={runs}", [over]),
         ("name=narrowed&state=denied", []),
-        # As a form with empty fields sends it.
+        # A form with empty fields sends this query.
         ("name=narrowed&state=failed&environment=&requester=&parent=&revocation=", [over]),
     ):
         answer = await lead.open(f"/jobs?{query}")
@@ -209,7 +209,7 @@ async def test_a_page_without_matches_does_not_say_that_no_job_matches_if_more_j
 async def test_chosen_columns_stay_when_the_list_is_filtered_or_turned(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     record_order(site.store, "e-5", name="kept-columns")
-    # As the form of the columns sends them.
+    # The form for columns sends this query.
     page = (await lead.open("/jobs?name=kept-columns&column=access&column=agent")).text
     for link in (r'href="(\?[^"]+)">Oldest first', r'href="(\?[^"]*state=pending[^"]*)"'):
         (onward,) = re.findall(link, page)

@@ -57,7 +57,7 @@ async def launch_job(who: Browser, page: str, **values: str) -> httpx.Response:
 
 
 def job_at(answer: httpx.Response, *, done: str = "launched") -> str:
-    """Return the job to which the answer to a launch leads."""
+    """Return the job to which the answer to a launch redirects."""
     assert answer.status_code == 303
     job, _, query = answer.headers["location"].removeprefix("/jobs/").partition("?")
     assert query == f"done={done}"
@@ -91,7 +91,7 @@ async def test_a_template_is_previewed_and_launched_with_its_files_signed_by_the
     assert order
     assert (view.requester, view.params, view.order_reason) == ("ops", {"ticket": "4712"}, "The customer\nwaits")
     assert order.spec == yaml.safe_load((SHOP / "jobs" / "refund-triage.yaml").read_text())
-    # With the same check that the worker makes before it issues anything.
+    # Verify the order as the worker does before it issues anything.
     verified = verify_order(site.console.deps, order, now=now())
     assert not isinstance(verified, Rejection), verified
     assert order.order.statement["person"] == await person_of(site, ops)
@@ -172,7 +172,7 @@ async def test_a_preview_that_is_sent_again_after_its_job_was_launched_launches_
     await temporal.get_workflow_handle(job).terminate()
 
 
-async def test_a_form_that_is_sent_again_leads_to_its_job_also_if_its_order_would_be_refused_now(
+async def test_a_form_that_is_sent_again_leads_to_its_job_even_if_its_order_would_be_refused_now(
     site: Site, logged_in: LogIn, temporal: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ops, text = await logged_in("ops"), yaml.safe_dump(SPEC)
@@ -180,7 +180,7 @@ async def test_a_form_that_is_sent_again_leads_to_its_job_also_if_its_order_woul
     find_job, job = site.store.idempotency.find_job, job_at(await launch_job(ops, page, spec=text))
 
     def submit_beside(person: str, key: str) -> str | None:
-        """Answer the first time as if both were sent at the same moment."""
+        """Find no job the first time, as if both forms were sent at the same moment."""
         monkeypatch.setattr(site.store.idempotency, "find_job", find_job)
         return None
 

@@ -12,7 +12,7 @@ from urllib.parse import urlencode
 import pytest
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from console.services.background_reads import WHOLE_LEDGER
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.ledger.events import EventType, build_event
@@ -188,7 +188,7 @@ async def test_an_export_verifies_offline_and_an_altered_one_does_not(records: D
 
 def verify_offline(copy: Path) -> Result:
     words = ["ledger", "verify", "--offline", str(copy)]
-    return CliRunner().invoke(program(), words, prog_name="justenough")
+    return CliRunner().invoke(build_program(), words, prog_name="justenough")
 
 
 def has_fault(done: Result, fault: str) -> bool:

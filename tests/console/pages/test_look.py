@@ -1,4 +1,4 @@
-"""What a person chose for how pages look: only what the form offers."""
+"""How pages look for a person: only choices that the form offers are accepted."""
 
 from __future__ import annotations
 

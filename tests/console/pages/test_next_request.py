@@ -1,4 +1,4 @@
-"""Where a request's page leads whoever is done with it: to a request that nobody else is reviewing."""
+"""Where a request's page leads after a decision: to a request that nobody else is reviewing."""
 
 from __future__ import annotations
 

@@ -246,7 +246,7 @@ async def test_without_the_right_to_read_members_the_groups_are_named(
     def refuse(*_: object) -> tuple[Person, ...]:
         raise VaultDenied("permission denied")
 
-    # As in an installation whose `vault setup` was run by an older version.
+    # An older version ran `vault setup` in this installation.
     monkeypatch.setattr(Vault, "members", refuse)
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     request = await launch_request(served)

@@ -44,7 +44,7 @@ async def test_a_launcher_gets_no_link_to_what_only_readers_and_approvers_may_op
 
 
 def find_links(page: str) -> set[str]:
-    """Return the links of a page that name nothing but a page."""
+    """Return the links of a page that have neither an id nor a query."""
     return set(re.findall(r'href="(/[a-z/]+)"', page))
 
 
@@ -116,7 +116,7 @@ async def test_a_person_who_may_read_the_job_of_a_schedule_is_led_to_it(site: Si
 
 
 def end_jobs_of(site: Site, schedule: str) -> None:
-    """Record the end of each job of a schedule, whose next one could not be launched before."""
+    """Record the end of each job of a schedule, so that its next one can be launched."""
     for job in site.store.jobs.list_launched_by(f"schedule:{schedule}"):
         if not job.state.ended:
             site.store.ledger.append([samples.job_end(job=job.id, at=now())])

@@ -65,7 +65,7 @@ async def test_a_login_name_with_a_slash_has_a_page(records: Desk) -> None:
 async def test_others_see_only_themselves(records: Desk) -> None:
     ops, mallory, auditor = [await records.log_in(name) for name in ("ops", "mallory", "auditor")]
     job = records.record_job(requester=await records.id_of(ops), requester_name="ops")
-    # Of somebody who had the same login name before.
+    # This job is of somebody who had the same login name before.
     former = records.record_job(requester="e-former", requester_name="ops")
     index(records)
     page = await load_page(ops, "/people/ops")

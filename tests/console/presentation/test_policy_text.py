@@ -1,4 +1,4 @@
-"""Decisions of policy in words, where the shop's policies do not lead."""
+"""Decisions of policy in words, in cases that the shop's policies do not cover."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An attestation names only credentials that the check covered; without one, it is said why."""
+"""An attestation names only credentials that the check covered. If there is none, the reason is given."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def test_no_attestation_is_made_if_a_credential_was_issued_after_the_check_or_no
 
 
 def test_no_attestation_is_made_of_a_check_by_a_worker_that_reads_only_the_stores_tables(deps: Deps) -> None:
-    """As workers of earlier versions do, which may still run beside this console."""
+    """Workers of earlier versions make such checks, and may still run beside this console."""
     by_older = ProofReport.model_validate(report().model_dump(exclude={"covers_ledger"}))
     made = attest(deps, by_older)
     assert (made.envelope, made.why_none) == (None, "a worker of an earlier version made the check; upgrade all workers")

@@ -1,4 +1,4 @@
-"""What a console counts in the background, from a store of the test's own."""
+"""What a console counts in the background, from a store that the test writes."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from tests.adapters.store.event_samples import access_request, submission
 
 @dataclass(frozen=True)
 class World:
-    """What counting needs of the world."""
+    """What counting needs: a store."""
 
     store: Store
 

@@ -38,7 +38,8 @@ from justenough.domain.readmodel.views import WorkerView
 from tests.console.served_console import Served
 from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.plain_http import NO_TLS
-from worker.stack import Stack, StackPaths
+from worker.stack.paths import StackPaths
+from worker.stack.stack_file import Stack
 
 HANGS_S = 60
 QUEUE = "justenough-polled"
@@ -70,7 +71,7 @@ async def looking(served: Served, gateway: TemporalGateway) -> AsyncIterator[Hea
 
 
 async def workers_detail(monitor: HealthMonitor) -> str:
-    """What the check of workers says; empty where it is well."""
+    """Return what the check of workers says; empty if all is well."""
     return next(check.detail for check in (await monitor.report()).checks if check.name == "workers")
 
 
@@ -85,7 +86,7 @@ async def test_each_queue_that_no_worker_polls_is_named_until_one_does(
         )
         await running.enter_async_context(jobs)
         while f"no worker polls {QUEUE}: " in (said := await workers_detail(looking)):
-            pass  # Each look asks Temporal anew.
+            pass  # Each check asks Temporal again.
         assert said.startswith(f"no worker polls {ENDINGS}: ")
         await running.enter_async_context(Worker(served.temporal, task_queue=ENDINGS, activities=[nothing]))
         while said:
@@ -100,7 +101,7 @@ async def test_a_sweep_is_late_once_no_worker_has_ended_one_for_a_minute(
     assert not (await looking.report()).sweep.late, "the console has just started to look"
     looking._since = datetime.now(UTC) - timedelta(hours=1)
     assert (await looking.report()).sweep.late
-    # What Temporal has of sweeps proves nothing: anybody can answer for a worker.
+    # What Temporal says about sweeps proves nothing, because anybody can answer in a worker's place.
     async with Worker(served.temporal, task_queue=QUEUE, workflows=[Swept], workflow_runner=UnsandboxedWorkflowRunner()):
         await served.temporal.execute_workflow(Swept.run, id="je-polled-sweep", task_queue=QUEUE)
     assert (await looking.report()).sweep.late
@@ -150,7 +151,7 @@ async def test_overdue_revocations_are_counted_for_everyone_and_named_only_to_th
         now = datetime.now(UTC)
         dead = build_event(EventType.CREDENTIAL_CONFIRMED, job, at=now, about=credential, credential=credential, how="it is gone")
         served.store.ledger.append([dead, build_event(EventType.REVOCATION_CONFIRMED, job, at=now, about="1", by="session", proof={})])
-    # Null where a busy machine does not answer in time.
+    # The count is null if a busy machine does not answer in time.
     while (count := (await served.http.get("/readyz")).json()["overdue_revocations"]) != 0:
         assert count is None
 
@@ -188,7 +189,7 @@ def stuck_audit_log(stack: Stack) -> Iterator[None]:
     try:
         yield
     finally:
-        # Its end of the pipe opens once somebody reads; then it may have its file again.
+        # The console's end of the pipe opens once somebody reads; then restore its file.
         reader = os.open(log, os.O_RDONLY | os.O_NONBLOCK)
         kept.rename(log)
         os.kill(stack.pids["vault"], signal.SIGHUP)

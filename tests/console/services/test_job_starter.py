@@ -1,4 +1,4 @@
-"""A job that was recorded but not started is started; one that somebody ever had in hand is not."""
+"""A job that was recorded but not started is started; a job that a worker has ever claimed is not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ NONE = timedelta(seconds=-1)
 
 
 def record_order(served: Served) -> str:
-    """An order that the console took down and died."""
+    """An order that a console recorded before it died."""
     body = served.people["ops"].order()
     signed = SignedStatement(statement=body["statement"], signature=body["signature"])
     order = JobInput(job=body["id"], spec=body["spec"], order=signed)

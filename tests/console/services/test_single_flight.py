@@ -1,4 +1,6 @@
-"""Long work is done once for all who ask at the same time, in turns, and its outcome is kept: seen on work that waits to be told."""
+"""Long work runs once for all who request it at the same time, in turns, and its outcome is kept. The work in these tests waits for a
+command.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +14,7 @@ from justenough.services.dependencies import utc_now
 
 
 class Bench:
-    """Work that goes on when it is told to."""
+    """Work that goes on when the test says so."""
 
     def __init__(self) -> None:
         self.begun: list[str] = []

@@ -50,7 +50,7 @@ class Installation:
         self.console.deps.config._next_check_at = 0.0
 
     async def sync_schedules(self, **schedules: str) -> None:
-        """The same, and bring Temporal to it."""
+        """Have triggers.yaml name these schedules, and no others, and reconcile Temporal with it."""
         self.write_schedules(**schedules)
         await self.console.schedule_sync.reconcile()
 
@@ -61,13 +61,13 @@ class Installation:
         return await self.handle(name).describe()
 
     async def backfill(self, name: str, *occasions: datetime) -> None:
-        """Have Temporal start what it starts at these moments, which it did not do when they were."""
+        """Have Temporal start the runs of these past moments, which it did not start at the time."""
         around = timedelta(seconds=20)
         every = [ScheduleBackfill(at - around, at + around, ScheduleOverlapPolicy.ALLOW_ALL) for at in occasions]
         await self.handle(name).backfill(*every)
 
     async def result(self, name: str, at: datetime) -> str:
-        """Return what came of an occasion; fails where nothing did."""
+        """Return the result of an occasion. Fails if there is none."""
         which = self.temporal.get_workflow_handle(f"{self.prefix}{name}-{to_rfc3339(at)}", result_type=str)
 
         async def known() -> str:

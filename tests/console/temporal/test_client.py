@@ -1,4 +1,4 @@
-"""What Temporal does not find: only a workflow that it does not know is gone; without the namespace, nothing is known about any workflow."""
+"""Errors of Temporal: only a workflow that it does not know is gone; without the namespace, nothing is known about any workflow."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ async def test_every_call_ends_though_temporal_cannot_be_connected_to(settings: 
     monkeypatch.setattr("justenough.adapters.temporal.RECONNECT_TIMEOUT", timedelta(hours=1))
     with swallow_connections() as address:
         gateway = await TemporalGateway.connect(settings.model_copy(update={"temporal_address": address}), None)
-        # Not the list of schedules, whose limit is longer.
+        # Leave out the list of schedules, whose limit is longer.
         calls = [call(gateway) for name, call in EVERY_CALL.items() if name != "schedule_names"]
         ended = await asyncio.wait_for(asyncio.gather(*calls, return_exceptions=True), 90)
     assert {type(error) for error in ended} == {TemporalUnavailable}

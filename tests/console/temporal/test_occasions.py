@@ -1,4 +1,4 @@
-"""Scheduled runs in a real Temporal: one job per occasion, whoever is away meanwhile and whoever asks again."""
+"""Scheduled runs in a real Temporal: one job per occasion, even if a server is away meanwhile or the run is repeated."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ async def test_a_live_schedule_fires_by_itself_at_its_time(installation: Install
     assert installation.reason(first) != installation.reason(second)
 
 
-# Never twice, whoever asks.
+# No occasion launches two jobs, whoever asks for it.
 
 
 @pytest.mark.parametrize("overlap, most", [("skip", 1), ("allow", 4)])
@@ -152,7 +152,7 @@ async def test_concurrent_occasions_launch_no_more_jobs_than_the_overlap_policy_
 @pytest.mark.parametrize(
     "zone, occasions",
     [
-        # What Temporal starts: both times in New York, only the second one in Berlin.
+        # The runs that Temporal starts: both in New York, only the second one in Berlin.
         ("America/New_York", ["2026-11-01T05:30:00Z", "2026-11-01T06:30:00Z"]),
         ("Europe/Berlin", ["2026-10-25T01:30:00Z"]),
     ],
@@ -273,11 +273,11 @@ async def test_an_occasion_left_half_done_by_a_console_that_died_is_finished_lat
     assert installation.jobs("minutely") == [first.job.id] == [second.job.id]
 
 
-# What whoever can write to Temporal may try.
+# What somebody who can write to Temporal may try.
 
 
 async def test_a_moment_that_is_not_an_occasion_is_refused_whoever_claims_it(installation: Installation) -> None:
-    # Half a day from now, so that no moment of this test is one.
+    # The schedule's time is half a day from now, so that no moment of this test is an occasion.
     now = datetime.now(UTC).replace(minute=0, second=0, microsecond=0)
     far = now + timedelta(hours=12)
     await installation.sync_schedules(daily=f"{{cron: '0 {far.hour} * * *', job: jobs/hello.yaml, paused: true}}")

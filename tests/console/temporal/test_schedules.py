@@ -161,7 +161,7 @@ async def test_a_console_that_serves_keeps_schedules_launches_for_them_and_start
     monkeypatch.setattr(job_starter, "POLL_INTERVAL_S", 0.2)
     installation.write_schedules(minutely=MINUTELY, other=MINUTELY)
     console, (at, _) = installation.console, past_minutes(2)
-    # Its console died before it told Temporal.
+    # The console died before it started the job in Temporal.
     earlier = dataclasses.replace(console.deps, now=lambda: datetime.now(UTC) - job_starter.MIN_PENDING_AGE)
     await asyncio.to_thread(console_orders.order_occasion, earlier, console.quotas, ScheduleOccasion(schedule="other", at=at))
     (recorded,) = installation.jobs("other")
@@ -195,7 +195,7 @@ async def test_a_broken_file_changes_and_deletes_nothing_and_a_fixed_one_is_appl
     await until_listed(installation, {"one"})
     (installation.folder / "triggers.yaml").write_text("schedules: [")
     async with build_console(installation.settings) as other:
-        # One that never saw a good file: it knows of no schedule at all.
+        # A console that never read a valid file knows no schedule.
         keeping = asyncio.create_task(other.schedule_sync.run())
         assert other.deps.config.alarm
         assert other.deps.config.current().schedules == {}

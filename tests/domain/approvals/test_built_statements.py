@@ -1,4 +1,4 @@
-"""What the command line signs is what docs/reference/statements.md says a statement is."""
+"""The statements that the command line signs match docs/reference/statements.md."""
 
 from __future__ import annotations
 

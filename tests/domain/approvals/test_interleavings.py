@@ -103,13 +103,13 @@ def build_act(
 
 @dataclass
 class World:
-    """Who people are and what happened, kept apart from what the code under test makes of it."""
+    """The people and what happened, independent of the code under test."""
 
     tiers: Tiers
     now: datetime = NOW
     digest: str = DIGESTS[0]
     away: set[str] = field(default_factory=set)
-    """Who left their groups, or was disabled."""
+    """People who have left their groups or are disabled."""
     delegations: dict[tuple[str, str], tuple[datetime, SignedStatement]] = field(default_factory=dict)
     ended: set[tuple[str, str]] = field(default_factory=set)
     sent: list[Act] = field(default_factory=list)
@@ -137,7 +137,7 @@ class World:
 
 @dataclass
 class Request:
-    """What a worker, its ledger and then a session know of one request."""
+    """What a worker, its ledger and then a session know about one request."""
 
     standing: RequestTally
     climbed_out: bool = False

@@ -248,7 +248,7 @@ def tally_after(tally: RequestTally, *signed: SignedStatement) -> RequestTally |
         (2, [decide("chief"), decide("chief2")], "approved"),
         (2, [decide("hero", "break_glass")], "approved"),
         (1, [decide(), decide(decision="withdraw")], "withdrawn"),
-        # Launchers and approvers may take back what others approved, also for their own job.
+        # Launchers and approvers may take back what others approved, even for their own job.
         (1, [decide(), decide("requester", "withdraw")], "withdrawn"),
         # So may people who may use break-glass, as they may stop any job.
         (1, [decide(), decide("hero", "withdraw")], "withdrawn"),
@@ -286,7 +286,7 @@ def test_an_answer_that_changes_nothing_in_a_tally_is_rejected(tier: int, signed
 
 
 def test_a_recorded_answer_of_a_person_who_may_no_longer_answer_counts_no_more() -> None:
-    """Whoever launched an ancestor, or withdrew, is known from the ledger, which may know more than when the answer was counted."""
+    """The ledger says who launched an ancestor or withdrew an answer, and may have learned it after the answer was counted."""
     counted = tally_after(RequestTally(ladder(2)), decide("chief"))
     assert isinstance(counted, RequestTally)
     assert isinstance(counted.last, ApprovalAnswer)

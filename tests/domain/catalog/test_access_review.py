@@ -1,4 +1,4 @@
-"""The catalog's review: what it finds in an action, whose that is, and what it leaves alone."""
+"""The catalog's review: what it finds in an action, who must review it, and what it leaves alone."""
 
 from __future__ import annotations
 

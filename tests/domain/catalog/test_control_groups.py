@@ -1,4 +1,4 @@
-"""The double lock as arithmetic: whom Vault asks, how many, how long; and which catalogs cannot have it."""
+"""The arithmetic of the double lock: whom Vault asks, how many of them, for how long; and which catalogs cannot have it."""
 
 from __future__ import annotations
 

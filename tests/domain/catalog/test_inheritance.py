@@ -1,4 +1,4 @@
-"""What `defaults` and a resource say once reaches every action and write that does not say otherwise, and is validated where it was written."""
+"""What `defaults` and a resource say once applies to every action and write that says nothing else, and is validated where it was written."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def problems_of(resource: dict[str, Any], *writes: dict[str, Any], **defaults: A
     return {problem.path: problem.message for problem in raised.value.problems}
 
 
-def test_what_is_no_mapping_inherits_nothing_and_is_reported_by_its_path() -> None:
+def test_a_value_that_is_not_a_mapping_inherits_nothing_and_is_reported_by_its_path() -> None:
     with pytest.raises(InvalidInput) as raised:
         read_catalog(json.dumps({"defaults": DEFAULTS, "resources": {"billing": 5}, "provision": ["x"]}))
     assert {problem.path: problem.message for problem in raised.value.problems} == {

@@ -1,4 +1,4 @@
-"""The catalog: what is read from it, what is refused (everything at once, by YAML path), and what it has against a spec."""
+"""The catalog: what is read from it, what is refused (everything at once, by YAML path), and which specs it refuses."""
 
 from __future__ import annotations
 
@@ -191,7 +191,7 @@ def test_credentials_that_vault_issues_without_a_lease_cannot_be_declared_revoca
         assert read_catalog(yaml.safe_dump(raw)).resources["orders-db"].actions[Action.ADMIN].revocable == revocable
 
 
-def test_stored_values_can_only_be_declared_irrevocable() -> None:
+def test_stored_values_must_be_declared_as_never_revocable() -> None:
     raw = copy.deepcopy(PLAIN)
     raw["provision"] = [{"path": "sys/mounts/shelf", "data": {"type": "kv", "options": {"version": "2"}}}]
     action = raw["resources"]["orders-db"]["actions"]["admin"]

@@ -1,4 +1,4 @@
-"""What an MCP server says of its tools is read, bounded, and has one digest whatever the order; every change of it is seen and named."""
+"""An MCP server's tool list is read, bounded, and has one digest in any order; every change is detected and named."""
 
 from __future__ import annotations
 

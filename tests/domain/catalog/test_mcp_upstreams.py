@@ -1,4 +1,4 @@
-"""Of an upstream MCP server nothing is passed on but what was reviewed and pinned, each tool under the action of the first pattern that fits."""
+"""Only reviewed and pinned tools of an upstream MCP server are offered, each under the action of the first pattern that matches."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ids: unique, sortable by time, each telling its job, and read back strictly."""
+"""Ids are unique, sort by time, contain their job, and are parsed strictly."""
 
 from __future__ import annotations
 

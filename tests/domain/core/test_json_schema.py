@@ -1,4 +1,4 @@
-"""Values are held against JSON Schemas as the drafts say it, in a time that nobody who writes a value can draw out."""
+"""Values are validated against JSON Schemas as the drafts say, in a time that nobody who writes a value can prolong."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def is_valid_in_time(schema: dict[str, Any], value: Any) -> bool:
 
 
 def test_uniqueness_of_very_many_mixed_elements_is_checked_quickly() -> None:
-    # One with the other they would be compared 1.8 billion times.
+    # Compared one with another, this would take 1.8 billion comparisons.
     many = [each for number in range(30_000) for each in (number, str(number))]
     assert is_valid_in_time({"uniqueItems": True}, many)
     assert not is_valid_in_time({"uniqueItems": True}, [*many, 7])
@@ -78,7 +78,7 @@ def test_no_code_of_the_product_collects_all_errors_of_a_value_against_a_schema(
         re.MULTILINE,
     )
     assert collecting.findall("from jsonschema import validate\nfor error in validator.iter_errors(1): ...")
-    # `meta.validate` examines schemas: the drafts' own schemas have no union that explodes.
+    # `meta.validate` is fine: it checks schemas against those of the drafts, which have no union that explodes.
     assert [path.name for path in sources if collecting.search(path.read_text().replace("Not `session.call_tool`", ""))] == []
 
 

@@ -16,5 +16,5 @@ def test_a_text_fits_if_and_only_if_a_regular_expression_says_so(fixed_parts: li
 
 
 def test_a_text_of_one_repeated_separator_is_checked_at_once() -> None:
-    # For a regular expression it takes longer than the universe has existed.
+    # A regular expression would take longer than the universe has existed.
     assert not fits_wildcards("a" * 128, [*["a"] * 60, "b", "a"])

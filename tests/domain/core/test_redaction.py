@@ -1,4 +1,4 @@
-"""Secrets never leave a redactor, however the stream is cut, in none of the forms in which programs print them."""
+"""No secret passes a redactor, wherever the stream is split, in any of the forms in which programs print secrets."""
 
 import base64
 import itertools
@@ -53,7 +53,7 @@ def test_no_form_of_a_secret_comes_out_however_the_stream_is_cut(
     before: str, secret: str, after: str, form: int, places: list[int]
 ) -> None:
     text = before.encode() + encodings(secret)[form] + after.encode()
-    # The mark itself may spell a secret; what stands around it may not.
+    # The mark itself may contain a secret's text; the text around it must not.
     parts = redact([secret], *cut(text, places)).split(REDACTION_MARK)
     assert all(known not in part for part in parts for known in encodings(secret) if len(known) >= 4)
     assert len(parts) > 1

@@ -1,4 +1,4 @@
-"""Schemas that keep a validator busy are found, with the place; those that people write are not."""
+"""Schemas that would keep a validator busy are found, with the place; schemas that people write are not."""
 
 from __future__ import annotations
 

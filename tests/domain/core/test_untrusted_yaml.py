@@ -38,7 +38,7 @@ def why_refused(text: str | bytes) -> str:
         ("a: ~\nb: null\nc:", {"a": None, "b": None, "c": None}),
         ("[a, [b], {c: d}]", ["a", ["b"], {"c": "d"}]),
         ("a: |\n  two\n  lines\n", {"a": "two\nlines\n"}),
-        # What YAML 1.1 would read otherwise stays the text that was written.
+        # Text that YAML 1.1 would convert stays as it was written.
         ("on: yes", {"on": "yes"}),
         ("a: off", {"a": "off"}),
         ("a: 017", {"a": "017"}),

@@ -1,4 +1,4 @@
-"""Which addresses and URLs are sent to: every odd form in which an address of one's own network can be written."""
+"""Which addresses and URLs may be contacted: every odd form in which an address of one's own network can be written is refused."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""The evidence report: each figure by what was recorded, each line's status by its rule, each bound to entries and to items of frameworks."""
+"""The evidence report: each figure comes from records, each line's status from its rule, and each refers to entries and to items of
+frameworks.
+"""
 
 from __future__ import annotations
 
@@ -314,7 +316,7 @@ def test_a_doubted_credential_is_followed_to_its_end_and_one_that_will_expire_is
     residual = samples.credential_event(EventType.CREDENTIAL_RESIDUAL, until=moment_text(later(600)), why="it cannot be revoked")
     assert line(report_of(doubted, residual), "revocation.expired").evidence.count == 0
     assert line(report_of(doubted, residual, expiry()), "revocation.expired").evidence.count == 1
-    # What ends is only counted if it began.
+    # An end is counted only if its beginning was recorded.
     ended = samples.credential_confirmation(at=later(60))
     figures = [line(report_of(*entries), "lifetimes.real").figures for entries in ((doubted, ended), (ended,))]
     assert [(item["measured"], item["real_max_seconds"]) for item in figures] == [(1, 60), (0, None)]

@@ -1,4 +1,4 @@
-"""Each line of the evidence report: its figures by what was recorded, its status by its rule, as a table."""
+"""Each line of the evidence report, as a table: records, figures, status."""
 
 from __future__ import annotations
 

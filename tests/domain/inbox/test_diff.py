@@ -1,4 +1,4 @@
-"""What differs, told as facts: everything that does and nothing else."""
+"""The differences between two requests: all of them, and nothing else."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a waiting request still needs, what silence does to it, and what is answered together."""
+"""What a pending request still needs, what happens if nobody answers, and what can be answered together."""
 
 from __future__ import annotations
 

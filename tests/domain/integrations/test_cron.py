@@ -1,4 +1,4 @@
-"""Five cron fields: which minutes they take, and what is refused because others read it differently."""
+"""Five cron fields: which minutes they match, and which forms are refused because other programs read them differently."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A job's identity in its pure parts: what is claimed, for whom, and that a stock JOSE library reads what is written down here."""
+"""The pure parts of a job's identity: its claims, its audience, and that a stock JOSE library reads it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What people are told: only what asks for them, in plain words, with somebody's own words kept apart and harmless."""
+"""What people are notified of: only what needs them, in plain words, with other people's text kept apart and harmless."""
 
 from __future__ import annotations
 

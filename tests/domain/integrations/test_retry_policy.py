@@ -1,4 +1,4 @@
-"""When a delivery is tried again, and when no more."""
+"""When a delivery is retried, and when no longer."""
 
 from __future__ import annotations
 

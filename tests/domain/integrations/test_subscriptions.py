@@ -1,4 +1,4 @@
-"""Webhooks and notifications in triggers.yaml: what they may say, what they are called, which events they want."""
+"""Webhooks and notifications in triggers.yaml: what they may contain, their names, and the events that they get."""
 
 from __future__ import annotations
 

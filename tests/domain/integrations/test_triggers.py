@@ -1,4 +1,4 @@
-"""triggers.yaml: what it may say, which params an event gives, and which params a trigger could have made."""
+"""triggers.yaml: what it may contain, which params an event gives, and which params a trigger could have produced."""
 
 from __future__ import annotations
 

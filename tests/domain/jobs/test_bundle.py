@@ -1,4 +1,4 @@
-"""A bundle holds files and folders; whatever else a stranger packs is refused, named, and costs neither time nor memory."""
+"""A bundle contains files and folders; anything else that a stranger packs is refused, named, and costs neither time nor memory."""
 
 import gzip
 import io

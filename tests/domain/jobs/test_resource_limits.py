@@ -1,4 +1,4 @@
-"""Which limit a job went over is said with what was seen; what keeps to its limits is left alone."""
+"""A job that exceeds a limit is told which one and what was measured; a job within its limits is left alone."""
 
 from __future__ import annotations
 

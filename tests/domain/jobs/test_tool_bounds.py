@@ -1,4 +1,4 @@
-"""What an order binds a tool's calls to: it can only narrow, and says which bound stands against a call."""
+"""How an order bounds a tool's calls: bounds can only narrow, and an error names the bound that a call exceeds."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def spec(*tools: dict[str, Any] | None, at: str = "request") -> JobSpec:
                 "%2E.%2fout",
                 "..%2Fout",
                 "%252e%252e/out",
-                # Too often encoded to tell.
+                # This is encoded too often to tell what it is.
                 f"a%{'25' * 7}2fx",
                 "..;/out",
                 "..;v=1/out",
@@ -126,7 +126,7 @@ def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
     assert list(item.tools["find"].problems(arguments, calls_made=0)) == problems
     raw = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "see", "at": "request", "tools": {"find": written}}
     earlier = checked_spec({**SPEC, "access": [raw]}, before_ceiling=True).access[0].tools
-    # What was signed before keeps its meaning and its exact form.
+    # Bounds that were signed before keep their meaning and their exact form.
     assert earlier == {"find": Bounds.model_validate(written)}
 
 

@@ -1,4 +1,4 @@
-"""What people write to bind tools is read as it is meant, is never more than was asked for, and is written as it is read."""
+"""The syntax of tool bounds: what people write is read as they mean it, never allows more than was requested, and is printed as it is read."""
 
 from __future__ import annotations
 

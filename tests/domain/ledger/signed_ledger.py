@@ -1,4 +1,4 @@
-"""A small ledger with real signatures, its checkpoints and its keys, and whoever rewrites it: they have the hashes right, and no key."""
+"""A small ledger with real signatures, checkpoints and keys, and attackers who rewrite it: they have the right hashes, and no key."""
 
 from __future__ import annotations
 

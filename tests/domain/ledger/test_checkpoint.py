@@ -1,4 +1,4 @@
-"""A checkpoint is a signed note: its exact text, whose signature holds for no other text, name or key; and what is no checkpoint is said to be none."""
+"""A checkpoint is a signed note: its signature is valid for no other text, name or key; and anything else is reported as no checkpoint."""
 
 from __future__ import annotations
 

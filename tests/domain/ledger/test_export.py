@@ -1,4 +1,4 @@
-"""A copy of the ledger read back: it is what was hashed, and whatever was changed, moved or left out inside it is found."""
+"""An export of the ledger, read back: it is what was hashed, and whatever was changed, moved or left out is found."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Chains of entries: what is hashed, and what a look at them finds. docs/reference/ledger.md says the same as the code."""
+"""Chains of entries: what is hashed, and what verification finds. docs/reference/ledger.md says the same as the code."""
 
 from __future__ import annotations
 

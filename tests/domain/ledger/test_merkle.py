@@ -1,4 +1,4 @@
-"""Merkle trees are RFC 6962's: by its definition, by known values, and by proofs that hold for nothing else."""
+"""Merkle trees follow RFC 6962: its definition, known values, and proofs that are valid for nothing else."""
 
 from __future__ import annotations
 

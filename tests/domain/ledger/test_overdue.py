@@ -80,7 +80,7 @@ LOCK = "lock in db:5432/shop: session 4711 of backup (application nightly) holds
             ("(psql -h db -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(4711)",),
         ),
         ((LOCK + "in a transaction since x", LOCK.replace("4711", "12")), ("backend(4711)", "backend(12)")),
-        (("lock in db:5432/shop: it could not be checked which session holds one", f"space in db: {LOCK}"), ()),
+        (("lock in db:5432/shop: could not check which session holds one", f"space in db: {LOCK}"), ()),
     ],
 )
 def test_the_advice_about_a_lock_names_each_session_and_the_begin_of_its_transaction_if_seen(

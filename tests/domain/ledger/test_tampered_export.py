@@ -1,4 +1,4 @@
-"""Whoever rewrites an export, with every hash right, is found by a checkpoint and by people's signatures."""
+"""A rewritten export, even with every hash right, is detected by a checkpoint and by people's signatures."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def resign(entries: list[Entry], draw: random.Random) -> list[Entry]:
 
 
 def test_all_of_ten_thousand_random_edits_cuts_swaps_reorders_and_replaced_signatures_are_found() -> None:
-    # Not cryptography: the same changes in every run.
+    # This is not cryptography: each run makes the same changes.
     draw, ways = random.Random(20_260_131), (edit, cut, swap, reorder, resign)  # noqa: S311
     originals = [json.loads(line) for line in LINES]
     missed, tried = [], 0

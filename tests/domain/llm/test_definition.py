@@ -1,4 +1,4 @@
-"""Models behind the gateway: what a catalog and a spec may say of them, budgets, and what a streamed answer counts as."""
+"""Models behind the gateway: what a catalog and a spec may say about them, budgets, and how a streamed answer is counted."""
 
 from __future__ import annotations
 

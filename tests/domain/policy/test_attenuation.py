@@ -1,4 +1,4 @@
-"""What a job asks for is within what the job that launches it has, or it is said by its path where it is not."""
+"""A child job's access is within its parent's; if not, the error names the path."""
 
 from __future__ import annotations
 

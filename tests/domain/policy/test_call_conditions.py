@@ -1,4 +1,6 @@
-"""What policies may say of a call's arguments: a number's size, a value in a list, text as it begins; and nothing gets past by its rounding."""
+"""What policies can say about a call's arguments: a number's size, a value in a list, the beginning of a text; and no argument passes by
+rounding.
+"""
 
 from __future__ import annotations
 

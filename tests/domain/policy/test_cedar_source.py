@@ -1,4 +1,4 @@
-"""Reading policy files: whatever is wrong is said at once, with file, line and column, and nothing else is ever raised."""
+"""Reading policy files: all errors are reported at once, with file, line and column, and nothing else is ever raised."""
 
 from __future__ import annotations
 

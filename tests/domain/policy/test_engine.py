@@ -1,4 +1,4 @@
-"""Policy: the tier a request needs, and the reasons that a decision carries."""
+"""Policy: the tier that a request needs, and the reasons for a decision."""
 
 from __future__ import annotations
 

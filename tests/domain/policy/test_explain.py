@@ -1,4 +1,4 @@
-"""What explains a decision: who decided and where it stands, and what would change it, each shown by making the change."""
+"""Explaining a decision: which policies decided, where they are, and what would change it. Each change is verified by making it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is odd about policies that are correct: found where it is so for certain, and only there."""
+"""Correct policies that are probably mistakes: found only if that is certain."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The folded policies say exactly what Cedar says of the written ones, at every tier, for policies and requests made at random."""
+"""The folded policies give the same decisions as Cedar gives for the written ones, at every tier, for random policies and requests."""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""Replay: the recorded facts decide as they did; other policies are told to be looser or tighter; what older entries lack is said."""
+"""Replay: the recorded facts lead to the same decisions; other policies are reported as looser or tighter, and so is what older entries
+lack.
+"""
 
 from __future__ import annotations
 
@@ -28,7 +30,7 @@ EMPTY: dict[str, Any] = dict.fromkeys(EventType.JOB_SUBMITTED.fields, None)
 
 
 def job_events(evaluator: PolicyEvaluator, *items: str, job: str = JOB, ttl: str = "5m") -> Iterator[Event]:
-    """What is recorded of a job whose requests these rules decide at its start."""
+    """Yield the events of a job whose requests these rules decide at its start."""
     asked = job_facts(*items, ttl=ttl)
     raw: dict[str, Any] = {
         "name": asked.spec.name,

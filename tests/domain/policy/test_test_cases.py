@@ -1,4 +1,4 @@
-"""Tests of policies as tables: what they ask, what counts as a miss, and what is refused with its path."""
+"""Tests of policies as tables: what they ask, what counts as a failure, and what is refused with its path."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What needs attention: which half of a time is over, who has acknowledged what, and how items are sorted."""
+"""What needs attention: when half of a time is over, who has acknowledged what, and how items are sorted."""
 
 from __future__ import annotations
 

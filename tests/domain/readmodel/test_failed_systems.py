@@ -45,7 +45,7 @@ def only(*failures: str) -> FailedSystem:
             "(psql -h db.example.com -p 5432 -d shop -U SUPERUSER) and end it: SELECT pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE pid = 4711 AND xact_start < timestamptz '2026-01-31T09:20:00Z' + interval '1s'",
         ),
         (
-            ("lock in db.example.com:5432/shop: it could not be checked which session holds one",),
+            ("lock in db.example.com:5432/shop: could not check which session holds one",),
             "Target db.example.com:5432/shop",
             "runbook",
         ),

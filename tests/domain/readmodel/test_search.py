@@ -1,4 +1,4 @@
-"""What of an entry can be searched for, and how typed texts are read."""
+"""Which words of an entry can be searched for, and how typed text is read."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of a request's answers counts where it stands now."""
+"""Which answers to a request count in its current state."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Right-sizing: what past runs would have needed. Each rule by a table; that nothing is ever widened by properties."""
+"""Right-sizing: what past runs would have needed. Tables test each rule; properties test that nothing is ever widened."""
 
 from __future__ import annotations
 

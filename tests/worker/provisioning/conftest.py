@@ -11,7 +11,7 @@ import pytest
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop
-from worker.provisioning import AppliedWrite
+from worker.provisioning.admin_client import AppliedWrite
 from worker.stack.control import running_stack
 from worker.stack.paths import StackPaths
 from worker.stack.postgres import superuser_dsn

@@ -15,7 +15,7 @@ import httpx
 import psycopg
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.ids import new_job_id
@@ -23,7 +23,9 @@ from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import job_role
 from tests.support.http_client import shared_client
 from tests.support.wait import until
-from worker.provisioning import AppliedWrite, PersonSeed, PlannedWrite, VaultTarget, WriteOutcome, plan_vault, provision_vault
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.provisioning.plan import PlannedWrite
+from worker.provisioning.setup import PersonSeed, VaultTarget, plan_vault, provision_vault
 
 NUMBERS = count(1)
 CHANGES = {WriteOutcome.CREATED, WriteOutcome.CHANGED}
@@ -96,7 +98,7 @@ class Emptied:
 
     def __init__(self, shop: Shop, home: Path) -> None:
         self._shop = shop
-        # Vault deletes a namespace slowly, and takes its name for as long.
+        # Vault deletes a namespace slowly, and its name is in use until then.
         self.namespace = f"planned-{next(NUMBERS)}"
         self.environment = dict(shop.environment)
         """What fills `${X}` of the catalog."""
@@ -109,7 +111,7 @@ class Emptied:
     def delete(self) -> None:
         """Delete the namespace after its last lease: OpenBao 2.7.2 ends in a panic if one is being revoked while its namespace disappears."""
         for mount in self.lists("sys/leases/lookup"):
-            # By force, because some tests leave users that Vault cannot drop.
+            # Revoke by force, because some tests leave users that Vault cannot drop.
             self.write(f"sys/leases/revoke-force/{mount.rstrip('/')}")
         until(lambda: not self.lists("sys/leases/lookup"), f"the leases of {self.namespace} are gone")
         self._shop.admin.delete(f"sys/namespaces/{self.namespace}")
@@ -127,7 +129,7 @@ class Emptied:
         return applied
 
     def changes(self) -> dict[str, tuple[str, ...]]:
-        """By path, the lines of what would be written now."""
+        """Return by path the lines of the data that would be written now."""
         return {step.path: step.lines for step in self.plan() if step.outcome in CHANGES}
 
     def write(self, path: str, **data: Any) -> None:
@@ -152,7 +154,7 @@ class Emptied:
         ours = {"JUSTENOUGH_HOME": str(self.settings.home), "JUSTENOUGH_CONFIG": str(self.settings.config)}
         kept = {name: value for name, value in self._shop.environment.items() if name not in gone}
         environment = {**gone, **kept, "MODEL_URL": "http://127.0.0.1:8080/v1", **named, **ours, **env}
-        return CliRunner().invoke(program(), words, env=environment, prog_name="justenough")
+        return CliRunner().invoke(build_program(), words, env=environment, prog_name="justenough")
 
     def policies(self) -> list[str]:
         names: list[str] = self._shop.admin.list(f"{self.namespace}/sys/policies/acl").json()["data"]["keys"]

@@ -1,4 +1,4 @@
-"""Values that Vault returns in another spelling are the same; a value of another kind is another value."""
+"""Values that Vault returns in another spelling count as the same; a value of another type is different."""
 
 from __future__ import annotations
 

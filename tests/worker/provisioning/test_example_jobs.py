@@ -1,4 +1,4 @@
-"""The shop's example jobs: each spec fits the catalog, and each program runs with exactly what its spec asks for.
+"""The shop's example jobs: each spec fits the catalog, and each program runs with exactly what its spec requests.
 
 Programs that need nothing but credentials run here by themselves. Those that talk to their broker: tests/activities/broker/test_broker_examples.py.
 """

@@ -1,4 +1,4 @@
-"""What `vault export` writes sets an empty namespace up as `vault apply` does, by an administrator with je-admin.hcl alone."""
+"""What `vault export` writes sets up an empty namespace as `vault apply` does, by an administrator who has only je-admin.hcl."""
 
 from __future__ import annotations
 
@@ -15,7 +15,8 @@ import yaml
 
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import CHANGES, SHOP, Emptied, Shop
-from worker.provisioning import ExportFormat, VaultTarget, export_vault, plan_vault, provision_vault
+from worker.provisioning.export import ExportFormat
+from worker.provisioning.setup import VaultTarget, export_vault, plan_vault, provision_vault
 from worker.stack.binaries import Programs
 
 pytestmark = pytest.mark.servers
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.servers
 HARD = 'a \\ backslash, "quotes", a\ttab & a line\nbreak, and one of Windows\r\n'
 
 
-def export(empty: Emptied, folder: Path, form: ExportFormat = ExportFormat.HCL) -> dict[str, str]:
+def export(empty: Emptied, folder: Path, form: ExportFormat = "hcl") -> dict[str, str]:
     """Export into a folder; return the files."""
     files = export_vault(empty.settings, form, environment={"MODEL_URL": "http://127.0.0.1:8080/v1"})
     for name, text in files.items():
@@ -162,7 +163,7 @@ def test_a_secret_that_cannot_be_read_is_not_taken_as_missing_and_replaced(with_
 
 
 def test_terraforms_policies_name_the_environments_values(with_people: Emptied, tmp_path: Path) -> None:
-    document = json.loads(export(with_people, tmp_path, ExportFormat.TERRAFORM)["main.tf.json"])
+    document = json.loads(export(with_people, tmp_path, "terraform")["main.tf.json"])
     policies = {body["name"]: body["policy"] for body in document["resource"]["vault_policy"].values()}
     assert policies["je-grant-shelf-read"].startswith('path "kv/data/${var.SHOP_SHELF}"')
     assert "SHOP_SHELF" in document["variable"]
@@ -170,7 +171,7 @@ def test_terraforms_policies_name_the_environments_values(with_people: Emptied, 
 
 def test_terraforms_resources_follow_one_another_and_hold_no_secret(empty: Emptied, tmp_path: Path) -> None:
     """No Terraform runs here: this only reads the file."""
-    document = json.loads(export(empty, tmp_path, ExportFormat.TERRAFORM)["main.tf.json"])
+    document = json.loads(export(empty, tmp_path, "terraform")["main.tf.json"])
     resources = {
         f"{kind}.{name}": body for kind in ("vault_policy", "vault_generic_endpoint") for name, body in document["resource"][kind].items()
     }

@@ -160,7 +160,7 @@ def test_two_resources_of_one_database_end_each_others_users(own: Own) -> None:
     for name in ("billing", "sales", "billing"):
         own.run_sql(name, database="billing")
     with psycopg.connect(own.as_owner("billing")) as connection:
-        # As in a database that was created again: the server keeps the roles.
+        # The database was created again, and the server has kept the roles.
         connection.execute("DROP FUNCTION public.je_end_users(text), public.je_end_user(text)")
     for name in ("sales", "billing", "sales"):
         own.run_sql(name, database="billing")

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from justenough.domain.core.errors import InvalidInput
-from worker.provisioning import ReadPeople, read_people
+from worker.provisioning.people_source import ReadPeople, read_people
 
 
 @pytest.mark.parametrize(

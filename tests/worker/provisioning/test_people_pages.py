@@ -1,4 +1,4 @@
-"""The commands of the pages about people work as they stand there, on a real Vault, in a namespace that is empty at first."""
+"""The commands in the docs about people work as written, on a real Vault, in a namespace that is empty at first."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`people sync` creates people whom workers recognise, disables those who left, and changes nothing that it did not make. In a namespace."""
+"""`people sync` creates people whom workers recognise, disables those who left, and changes nothing that it did not create. In a namespace."""
 
 from __future__ import annotations
 
@@ -21,17 +21,11 @@ from justenough.domain.core.secret import Secret
 from tests.support.tls_authority import create_authority
 from tests.support.tls_front import serve_tls
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import (
-    AppliedWrite,
-    PlannedWrite,
-    ReadPeople,
-    VaultNotReady,
-    WriteOutcome,
-    people_sync,
-    plan_people,
-    read_people,
-    sync_people,
-)
+from worker.provisioning import people_sync
+from worker.provisioning.admin_client import AppliedWrite, VaultNotReady, WriteOutcome
+from worker.provisioning.people_source import ReadPeople, read_people
+from worker.provisioning.people_sync import plan_people, sync_people
+from worker.provisioning.plan import PlannedWrite
 
 pytestmark = pytest.mark.servers
 
@@ -163,7 +157,7 @@ def test_a_person_who_is_not_listed_keeps_everything_without_the_option_remove(o
     assert not office.empty.read("identity/entity/name/robot")["disabled"]
     assert {step.outcome for step in office.plan(fewer, remove=True).values()} == {WriteOutcome.UNCHANGED}
 
-    # Whoever comes back is the same person, with the same signing key.
+    # Somebody who comes back is the same person, with the same signing key.
     before = office.id_of("gone")
     office.sync("  lead: {groups: [ops]}\n  gone: {groups: [ops]}\n")
     back = office.person("gone")
@@ -177,7 +171,7 @@ def test_a_person_who_is_not_active_is_disabled_and_never_created(office: Office
     steps = office.sync("  ada: {groups: [ops], active: false}\n  robot: {active: false}\n  never: {active: false}\n")
     assert office.person("ada") is None
     assert steps["identity/entity/name/ada"].outcome is WriteOutcome.CHANGED
-    assert steps["identity/entity/name/robot"].note == "not active, but people sync did not make this entity"
+    assert steps["identity/entity/name/robot"].note == "not active, but people sync did not create this entity"
     assert not office.empty.read("identity/entity/name/robot")["disabled"]
     assert "identity/entity/name/never" not in steps
 
@@ -260,7 +254,7 @@ def test_people_who_left_are_disabled_although_another_login_conflicts(office: O
         office.sync(text, remove=True)
     conflict, note = map(str, refused.value.problems)
     assert conflict.startswith("ada.logins.people: Vault knows the login ada as ada.old. If it is this person, hand it over: ")
-    assert note == "nothing was written, except that these people, who left, are disabled now: eve, gone"
+    assert note == "nothing was written, except that these people, who left, are now disabled: eve, gone"
     names = office.empty._shop.admin.list(f"{office.empty.namespace}/identity/entity/name").json()["data"]["keys"]
     disabled = {name: office.empty.read(f"identity/entity/name/{name}")["disabled"] for name in names}
     assert disabled == {"eve": True, "max": False, "ada.old": False, "gone": True}
@@ -280,7 +274,7 @@ def test_a_changed_login_name_moves_the_person_along(office: Office) -> None:
     office.sync("  ada: {groups: [ops]}\n")
     text = "  ada: {groups: [ops], logins: {people: ada.king}}\n"
     assert office.plan(text)["identity/entity-alias/people/ada.king"].outcome is WriteOutcome.CHANGED
-    assert office.sync(text)["identity/entity-alias/people/ada.king"].note == "the login of ada, until now ada"
+    assert office.sync(text)["identity/entity-alias/people/ada.king"].note == "the login of ada, formerly ada"
     assert office.log_in("ada.king") == office.id_of("ada")
     assert office.log_in("ada") != office.id_of("ada")
 

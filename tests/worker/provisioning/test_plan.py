@@ -10,7 +10,7 @@ import pytest
 from justenough.domain.core.errors import InvalidInput
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, config_with
-from worker.provisioning import WriteOutcome
+from worker.provisioning.admin_client import WriteOutcome
 
 pytestmark = pytest.mark.servers
 
@@ -202,7 +202,7 @@ def test_shared_settings_of_vault_are_changed_only_with_the_option_change_shared
     (planned,) = (step for step in empty.plan() if step.path == "identity/oidc/config")
     assert planned.note == "shared: the issuer of every identity token; needs --change-shared"
     empty.apply()
-    # Now it is as it should be, and nobody needs to say so.
+    # Now the value is right, and the plan no longer mentions it.
     assert empty.command("vault", "apply").exit_code == 0
 
 

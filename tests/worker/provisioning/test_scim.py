@@ -1,4 +1,4 @@
-"""People of a real SCIM server: all of its pages, what a wrong one gets, and `people sync --scim` from there into Vault."""
+"""People of a real SCIM server: all of its pages, the errors for a wrong one, and `people sync --scim` from there into Vault."""
 
 from __future__ import annotations
 
@@ -16,7 +16,8 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.scim_server import TOKEN, ScimServer, serve_scim
 from tests.worker.provisioning.provisioned_shop import Emptied
-from worker.provisioning import fetch_scim, people_source, read_scim
+from worker.provisioning import people_source
+from worker.provisioning.people_source import fetch_scim, read_scim
 from worker.provisioning_commands import read_people_source
 
 

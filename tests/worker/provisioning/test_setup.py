@@ -19,8 +19,8 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
-from worker.provisioning import AppliedWrite, PersonSeed, SetupFailed, VaultNotReady, VaultTarget, WriteOutcome, provision_vault
-from worker.provisioning.admin_client import AdminClient
+from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
+from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
@@ -230,7 +230,7 @@ def test_a_group_that_nobody_is_seeded_into_any_more_is_emptied_once_and_then_le
     shop.admin.delete(external)
     assert changes(shop.setup(people=PEOPLE)) == [path]
     assert not shop.admin.read_data(path)["member_entity_ids"]
-    # As people sync or an administrator does.
+    # People sync, or an administrator, writes such an entity.
     shop.admin.write(path, member_entity_ids=[lead])
     assert changes(shop.setup(people=PEOPLE)) == []
     assert shop.admin.read_data(path)["member_entity_ids"] == [lead]
@@ -461,14 +461,14 @@ def test_the_console_has_its_own_identity_and_key_even_if_it_logged_in_before(sh
 
     entity = shop.admin.read_data("identity/entity/name/je-console")
     assert login() == entity["id"]
-    # As in a Vault that was set up before the console had an identity: its login creates an entity.
+    # In a Vault that was set up before the console had an identity, the console's login creates an entity.
     shop.admin.delete("identity/entity/name/je-console")
     assert login() != entity["id"]
     shop.setup()
     renewed = shop.admin.read_data("identity/entity/name/je-console")["id"]
     assert login() == renewed
     assert shop.admin.read_data(f"transit/keys/je-sign-{renewed}")["type"] == "ed25519"
-    # As after a theft: with its role gone, no earlier secret id works. The new role must log in as the same entity.
+    # After a theft the role is deleted, so that no earlier secret id works. The new role must log in as the same entity.
     shop.admin.delete("auth/approle/role/je-console")
     shop.setup()
     assert login() == renewed

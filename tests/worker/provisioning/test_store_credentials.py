@@ -26,7 +26,7 @@ from justenough.services.open_store import MIN_REJECTED_AGE_S, VaultLogins, open
 from tests.adapters.store.event_samples import job_id, submission
 from tests.support.wait import until
 from tests.worker.provisioning.provisioned_shop import NUMBERS, Emptied, Shop
-from worker.provisioning import WriteOutcome
+from worker.provisioning.admin_client import WriteOutcome
 from worker.stack.doctor.store import store_findings
 
 pytestmark = pytest.mark.servers
@@ -152,7 +152,7 @@ def test_connections_move_to_the_next_user_at_half_of_the_lease(own: OwnStore) -
             assert second.role != first
             changes.wait(30)  # The entry, or the new connection.
             changes.wait(0.1)
-            # Nothing uses the first one any more.
+            # Nothing uses the first user any more.
             with psycopg.connect(own.admin_url, autocommit=True) as admin:
                 assert admin.execute("SELECT count(*) FROM pg_stat_activity WHERE usename = %s", (first,)).fetchone() == (0,)
 
@@ -180,7 +180,7 @@ def test_vault_drops_a_user_when_its_lease_ends(own: OwnStore) -> None:
 
 @pytest.mark.parametrize("opens_a_connection", [False, True])
 def test_a_process_whose_user_was_dropped_uses_the_next_one(own: OwnStore, *, opens_a_connection: bool) -> None:
-    """As after `lease revoke -prefix auth/approle/login`: the process does not know that its login to Vault is revoked."""
+    """After `lease revoke -prefix auth/approle/login`, the process does not know that its login to Vault is revoked."""
     now = 0.0
     with closing(own.worker_vault()) as vault:
         logins = VaultLogins(vault, PATH, ticks=lambda: now)

@@ -12,7 +12,7 @@ from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.secret import Secret
 from tests.worker.provisioning.provisioned_shop import Shop, config_with
-from worker.provisioning import WriteOutcome
+from worker.provisioning.admin_client import WriteOutcome
 from worker.stack.doctor.vault import vault_findings
 
 pytestmark = pytest.mark.servers

@@ -37,7 +37,7 @@ WIDENED = {
     "no renewal": {"renewable": False},
     "another hard end, old name": {"explicit_max_ttl": "700h"},
 }
-# Each of these is no hard end at all, or one past the longest job; `1ns` and `0.5s` count as zero.
+# Each of these gives no hard end, or one after the longest job; `1ns` and `0.5s` count as zero.
 NO_HARD_END = [
     None,
     0,
@@ -448,7 +448,7 @@ def test_the_console_reads_people_and_issues_nothing(shop: Shop, console: Sessio
     assert console.read_data(f"identity/entity/id/{lead['id']}")["name"] == "lead"
     assert lead["id"] in list(console.read_data("identity/group/name/support-leads")["member_entity_ids"])  # type: ignore[call-overload] # a list of ids
     assert console.write("identity/group/name/support-leads", member_entity_ids=[lead["id"]]).status_code == REFUSED
-    # It reads who authorized a request, of which there is none here, and authorizes none.
+    # The console may read who authorized a request (there is none here), and may not authorize one.
     assert console.write("sys/control-group/request", accessor="none").status_code == 400
     assert console.write("sys/control-group/authorize", accessor="none").status_code == REFUSED
     for path in (

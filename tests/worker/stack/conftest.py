@@ -13,9 +13,10 @@ import pytest
 from psycopg import sql
 
 from tests.worker.stack.postgres_logins import Login
-from worker.stack import Stack, StackPaths, running_stack
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.postgres import VAULT_LOGIN, database_passwords
-from worker.stack.stack_file import SERVERS
+from worker.stack.stack_file import SERVERS, Stack
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 LIFELINE, _HELD = os.pipe()

@@ -19,15 +19,17 @@ import pytest
 import yaml
 from typer.testing import CliRunner, Result
 
-from console.cli.main import program
+from console.cli.root_group import build_program
 from justenough.adapters.runtime.private_files import write_private
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
 from tests.support.tls_authority import create_authority
 from tests.worker.stack.conftest import LIFELINE
-from worker.stack import Stack, StackPaths, read_stack, stop_stack
+from worker.stack.control import stop_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import birth_time, wait_until
 from worker.stack.readyz import NoConsole, alarms, fetch_readyz, findings
+from worker.stack.stack_file import Stack, read_stack
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
 
@@ -41,7 +43,7 @@ def settings(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 
 def run(*arguments: str) -> Result:
-    return CliRunner().invoke(program(), arguments)
+    return CliRunner().invoke(build_program(), arguments)
 
 
 def test_down_without_a_stack_says_so_and_succeeds(tmp_path: Path) -> None:

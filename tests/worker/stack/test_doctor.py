@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from datetime import timedelta
@@ -32,8 +33,8 @@ from tests.adapters.store.event_samples import issuance, job_end, job_id, later,
 from tests.adapters.store.event_samples import overdue_revocation as late
 from tests.support.canned_server import serve_canned_answers
 from tests.support.child_process import run_child
-from worker.provisioning import AppliedWrite, WriteOutcome
-from worker.stack import Stack, StackPaths, doctor
+from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
+from worker.stack import doctor
 from worker.stack.binaries import Programs
 from worker.stack.doctor import Examination, examine, machine
 from worker.stack.doctor import store as doctor_store
@@ -44,8 +45,10 @@ from worker.stack.doctor.store import overdue_findings
 from worker.stack.doctor.targets import has_locked_actions, target_findings, trial_findings
 from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.finding import DoctorFinding
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
+from worker.stack.stack_file import Stack
 from worker.stack.supervisor import make_home
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
@@ -57,12 +60,12 @@ def by_name(findings: tuple[DoctorFinding, ...]) -> dict[str, DoctorFinding]:
 
 
 def test_a_bare_machine_gets_every_missing_piece_at_once(tmp_path: Path) -> None:
-    findings = by_name(examine(Examination(Settings(home=tmp_path), programs=NOTHING, version=(3, 10, 4))))
+    findings = by_name(examine(Examination(Settings(home=tmp_path), programs=NOTHING)))
     missing = {name for name, finding in findings.items() if finding.level == "missing"}
-    assert {"python", "temporal", "openbao", "postgresql", "bubblewrap"} <= missing
+    assert {"temporal", "openbao", "postgresql", "bubblewrap"} <= missing
     assert ("setpriv" in missing) is (os.geteuid() == 0)
     assert all(findings[name].remedy for name in missing)
-    assert findings["python"].found == "3.10.4"
+    assert (findings["python"].level, findings["python"].found) == ("ok", ".".join(map(str, sys.version_info[:3])))
     assert findings["bubblewrap"].remedy.startswith("apt install bubblewrap")
     assert findings["stack"].remedy == "justenough up --detach"
 
@@ -381,8 +384,8 @@ def test_targets_that_cannot_be_checked_for_want_of_settings_are_reported(
 ) -> None:
     monkeypatch.setenv("VAULT_ADDR", "http://127.0.0.1:9")
     found = by_name(examine(Examination(Settings(home=tmp_path, config=SHOP), is_production=is_production)))["targets"]
-    # Each once, however many places of the catalog name it.
-    told = "were checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
+    # Each setting is named once, however many places of the catalog use it.
+    told = "were not checked: setting SHOP_HOST is missing: set the environment variable SHOP_HOST; setting SHOP_PORT is missing: "
     assert (found.level, told in found.found, found.found.count("SHOP_HOST")) == ("warning", True, 2)
     assert "the worker's environment variables" in found.remedy
 
@@ -448,7 +451,7 @@ def test_the_temporal_server_in_the_settings_is_checked_for_what_workflows_need(
     monkeypatch.setattr("justenough.adapters.temporal.SEARCH_ATTRIBUTES", ("JustEnoughState", "JustEnoughNew"))
     (bare,) = temporal_findings(Settings(temporal_address=address))
     assert (bare.level, bare.found.endswith("lacks the search attributes JustEnoughNew")) == ("warning", True)
-    # Nobody named one: the embedded stack's is checked elsewhere.
+    # The settings name no console; the embedded stack's console is checked elsewhere.
     assert list(temporal_findings(Settings())) == []
 
 

@@ -1,4 +1,4 @@
-"""The Python of the shop's jobs where there is no checkout: made once, from the shop's own requirements, and readable for jobs."""
+"""The Python of the shop's jobs if there is no checkout: created once, from the shop's own requirements, and readable for jobs."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def test_the_python_of_the_shops_jobs_is_made_once_and_jobs_can_read_it(installe
 
 def test_a_failed_installation_is_reported_and_tried_again(installed: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     python, runs = tmp_path / "python3", tmp_path / "runs"
-    # It makes environments whose pip finds no package.
+    # This interpreter makes environments whose pip finds no package.
     python.write_text(f"""#!/bin/sh
 echo "$3" >> {runs}
 case "$3" in

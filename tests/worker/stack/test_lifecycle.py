@@ -23,9 +23,10 @@ from justenough.adapters.configuration.settings import Settings
 from tests.support.child_process import run_child
 from tests.support.detached_stacks import stop_at_exit
 from tests.worker.stack.conftest import LIFELINE
-from worker.stack import Stack, StackNotStarted, StackPaths, find_running_stack, read_stack, start_detached, stop_stack
+from worker.stack.control import StackNotStarted, find_running_stack, start_detached, stop_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import ProcessIdentity, birth_time, identity_of, read_pidfile, supervisor_of, wait_until, write_pidfile
-from worker.stack.stack_file import SERVERS
+from worker.stack.stack_file import SERVERS, Stack, read_stack
 from worker.stack.starter_pipes import watch_lifeline
 from worker.stack.status import check_status
 
@@ -280,7 +281,7 @@ def test_a_vault_whose_initialisation_was_interrupted_is_initialised_anew(home: 
     stop_stack(places)
     token = first.admin_token_file.read_text(encoding="utf-8")
     assert not places.vault_initialising.exists()
-    # What an interruption leaves: it began, and nobody has its keys.
+    # An interruption leaves this: the initialisation has begun, and nobody has the keys.
     places.vault_initialising.touch()
     first.admin_token_file.unlink()
 
@@ -302,7 +303,7 @@ def test_a_vault_whose_keys_are_saved_keeps_its_data_whatever_was_interrupted(ho
 
     assert again.admin_token_file.read_text(encoding="utf-8") == token
     assert httpx.get(f"{again.vault}/v1/sys/mounts", headers={"X-Vault-Token": token}, timeout=60).status_code == 200
-    # Otherwise it would lose its data once somebody puts the token away.
+    # If the file stayed, Vault would lose its data once somebody moves the token away.
     assert not places.vault_initialising.exists()
 
 
@@ -333,7 +334,7 @@ def test_a_supervisor_that_ends_during_the_start_is_reported_with_its_log(home: 
 
 
 def test_two_starts_at_once_start_one_stack(home: Path) -> None:
-    command = ("import sys, pathlib; from justenough.adapters.configuration.settings import Settings; from worker.stack import start_detached; "
+    command = ("import sys, pathlib; from justenough.adapters.configuration.settings import Settings; from worker.stack.control import start_detached; "
                "print(start_detached(Settings(home=pathlib.Path(sys.argv[1])), only=('temporal',), provision=False).supervisor)")  # fmt: skip
     with contextlib.ExitStack() as stack:
         stack.enter_context(stop_at_exit(home))
@@ -347,7 +348,7 @@ def test_two_starts_at_once_start_one_stack(home: Path) -> None:
 
 STARTER = """
 import pathlib, sys
-from worker.stack import running_stack
+from worker.stack.control import running_stack
 with running_stack(pathlib.Path(sys.argv[1]), pathlib.Path(sys.argv[2]), only=sys.argv[3:], provision=False) as stack:
     print(stack.model_dump_json(), flush=True)
     sys.stdin.read()

@@ -1,4 +1,4 @@
-"""What the supervisor does with a child's log; and that its environment is not shown."""
+"""What the supervisor does with a child's log, and that it does not show the child's environment."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import make_private_folder
 from justenough.domain.core.secret import Secret
 from tests.activities.process.job_process import until
-from worker.provisioning import PersonSeed, VaultTarget
+from worker.provisioning.setup import PersonSeed, VaultTarget
 from worker.stack import managed_process
 from worker.stack.managed_process import ChildFailed, ChildSpec, ManagedProcess, move_log, rotate_log
 from worker.stack.paths import StackPaths
@@ -46,14 +46,14 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
         make_private_folder(folder)
     own = places.logs / "audit.log"
     argv = (sys.executable, "-c", WRITER, str(own))
-    # A missing log is asked for by SIGHUP, which ends a writer that has not yet said what to do then.
+    # If its log is missing, the writer gets SIGHUP, which would end it before it has set its handler.
     child = ManagedProcess(ChildSpec(name="writer", argv=argv, env={}, healthy=own.exists, answers=lambda: True, own_logs=(own,)), places)
     await child.start()
     keeping = asyncio.create_task(child.keep_running())
     logs = [places.log("writer"), own]
     olders = [log.with_name(f"{log.name}.1") for log in logs]
     try:
-        # They were rotated twice: what is kept does not begin with the first line any more.
+        # The logs were rotated twice, so what is kept no longer begins with the first line.
         await until(lambda: all(older.exists() and not older.read_text().startswith("line 0\n") for older in olders))
     finally:
         keeping.cancel()
@@ -62,12 +62,12 @@ async def test_a_log_that_is_too_large_is_rotated_and_only_one_older_file_is_kep
         await child.stop()
     found = {path: path.read_bytes() for path in places.logs.iterdir()}
     assert b"\0" not in b"".join(found.values()), "the writer goes on at the start of the empty file"
-    # The writer may have been stopped when its own log had just been moved, before it opened a new one.
+    # The writer may have been stopped just after its own log was moved, before it opened a new one.
     assert found.keys() | {own} == {*logs, *olders}
 
 
 def count_waiters() -> int:
-    """Return how many futures and tasks of asyncio are in memory, other tests' included."""
+    """Return how many futures and tasks of asyncio are in memory, including those of other tests."""
     return sum(isinstance(item, asyncio.Future) for item in gc.get_objects())
 
 

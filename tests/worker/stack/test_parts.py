@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import pwd
 import signal
 import socket
 import stat
@@ -18,12 +19,13 @@ import pytest
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import ensure_passwords, read_json, write_private
 from tests.support.child_process import run_child
-from worker.stack import StackPaths, postgres_account
+from worker.stack import postgres_account
 from worker.stack.binaries import ProgramMissing, Programs
 from worker.stack.children import vault_child
 from worker.stack.doctor.machine import postgres_findings
 from worker.stack.environment import own_environment, server_environment
 from worker.stack.finding import first_of
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import (
     AlreadyRunning,
     ProcessIdentity,
@@ -35,7 +37,7 @@ from worker.stack.pidfile import (
     write_pidfile,
 )
 from worker.stack.ports import BLOCK_SIZE, PORT_NAMES, PortTaken, claim_ports, is_free
-from worker.stack.postgres_account import CannotEnter, OsAccount, choose_launch
+from worker.stack.postgres_account import CannotEnter, can_enter, choose_launch
 from worker.stack.stack_file import StackUnreadable, read_stack
 from worker.stack.supervisor import make_home
 
@@ -176,10 +178,10 @@ def test_postgres_behind_a_link_is_found_in_the_folder_of_its_other_programs(tmp
 def test_an_account_can_enter_a_folder_if_its_mode_allows_it(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, mode: int, owner: int, *, enters: bool
 ) -> None:
-    account = OsAccount(name="someone", uid=4242, gid=4242)
+    account = pwd.struct_passwd(("someone", "x", 4242, 4242, "", "/", "/bin/sh"))
     folder = os.stat_result((mode | stat.S_IFDIR, 0, 0, 1, owner, 0, 0, 0, 0, 0))
     monkeypatch.setattr(Path, "stat", lambda _: folder)
-    assert account.can_enter(Path("/folder")) is enters
+    assert can_enter(account, Path("/folder")) is enters
 
 
 def test_an_account_that_cannot_enter_without_bubblewrap_gets_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,10 +13,12 @@ from psycopg.conninfo import conninfo_to_dict
 
 from tests.worker.stack.conftest import SHOP
 from tests.worker.stack.postgres_logins import Login
-from worker.stack import Stack, StackPaths, running_stack
+from worker.stack.control import running_stack
+from worker.stack.paths import StackPaths
 from worker.stack.pidfile import wait_until
 from worker.stack.postgres import VAULT_LOGIN
 from worker.stack.seed import load_shop
+from worker.stack.stack_file import Stack
 
 JOB, OTHER_JOB = "j-dev-01jd0000000000000000000000", "j-dev-01jd0000000000000000000001"
 pytestmark = pytest.mark.servers

@@ -14,7 +14,7 @@ from psycopg import sql
 
 from tests.worker.stack.conftest import SHOP
 from tests.worker.stack.postgres_logins import Login
-from worker.stack import Stack
+from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
 Job = str

@@ -35,15 +35,14 @@ from worker.stack.stack_file import Stack, StackUnreadable
 
 @dataclass(frozen=True)
 class Examination:
-    """What the checks need to know of this process, its machine, and the stack that runs here."""
+    """What the checks need to know about this process, its machine, and the stack that runs here."""
 
     settings: Settings
     is_production: bool = False
-    """Whether the settings are those of a worker or console on separate servers: then no stack counts."""
+    """Whether the settings are those of a worker or console on separate servers. If so, a stack that runs here is ignored."""
     console_url: str | None = None
     """The console of another installation to check."""
     programs: Programs = field(default_factory=Programs)
-    version: tuple[int, ...] = sys.version_info[:3]
     token: Secret | None = field(default_factory=admin_token)
 
     @cached_property
@@ -52,7 +51,6 @@ class Examination:
 
     @cached_property
     def stack(self) -> Stack | None:
-        """The stack that runs here."""
         if not self.is_production:
             with suppress(StackUnreadable):  # home.stack_findings reports it.
                 return find_running_stack(self.places)
@@ -133,14 +131,14 @@ def check_console(run: Examination) -> Iterable[DoctorFinding]:
 @dataclass(frozen=True, slots=True)
 class DoctorCheck:
     what: str
-    """What it checks, for docs/reference/commands.md."""
+    """What the check is about, for docs/reference/commands.md."""
     mode: Literal["here", "production", "both"]
-    """Whether `doctor` makes it, `doctor --production`, or both."""
+    """Whether `doctor` makes the check, `doctor --production`, or both."""
     findings: Callable[[Examination], Iterable[DoctorFinding]]
 
 
 CHECKS = (
-    DoctorCheck("Python", "here", lambda run: machine.python_findings(run.version)),
+    DoctorCheck("Python", "here", lambda _: (DoctorFinding("python", "ok", ".".join(map(str, sys.version_info[:3]))),)),
     DoctorCheck("programs of the embedded servers", "here", lambda run: machine.program_findings(run.programs)),
     DoctorCheck("sandbox and limits of jobs", "both", lambda run: machine.sandbox_findings(run.programs, root=os.geteuid() == 0)),
     DoctorCheck("firewall that keeps jobs from Temporal and Vault", "both", lambda run: (machine.firewall_finding(run.in_force),)),
@@ -155,7 +153,9 @@ CHECKS = (
     DoctorCheck("settings that every installation needs", "production", lambda run: home.settings_findings(run.settings)),
     DoctorCheck("Temporal and its namespace", "production", lambda run: servers.temporal_findings(run.settings, is_required=True)),
     DoctorCheck("whether workers poll Temporal", "production", lambda run: servers.poller_findings(run.settings)),
-    DoctorCheck("values for the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()),
+    DoctorCheck(
+        "variables of the catalog", "both", lambda run: targets.unfilled_findings(run.in_force.config) if run.has_own_vault else ()
+    ),
     DoctorCheck("Vault: seal, audit devices, longest request, control groups, roles of targets, login for the pages", "both", check_vault),
     DoctorCheck("clock, compared with Vault's", "production", lambda run: servers.clock_findings(run.settings, now=time.time)),
     DoctorCheck("Vault: the objects and policies of this version", "production", lambda run: vault.drift_findings(run.settings, run.token)),
@@ -164,7 +164,7 @@ CHECKS = (
     DoctorCheck("logins of worker and console", "both", lambda run: () if run.stack else servers.login_findings(run.settings)),
     DoctorCheck("store and overdue revocations", "production", lambda run: store.overdue_findings(run.settings, is_required=True)),
     DoctorCheck("whether targets answer", "production", lambda run: targets.target_findings(run.settings.config, os.environ)),
-    DoctorCheck("access to each target: a trial", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
+    DoctorCheck("a trial of access to each target", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
     DoctorCheck("console: its `/readyz`", "both", check_console),
 )
 """Every check, in the order of the findings. A failed check does not stop the others."""

@@ -18,7 +18,6 @@ RESTART_REMEDY = "justenough down, then justenough up --detach"
 
 
 def mode_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    """Find files that users other than their owner can read."""
     folders = (places.home, places.run, places.logs, places.temporal, places.vault)
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
     readable = [file for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
@@ -29,7 +28,6 @@ def mode_findings(places: StackPaths) -> Iterator[DoctorFinding]:
 
 
 def stack_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    """Check whether the stack runs and each of its children answers."""
     try:
         status = check_status(places)
     except StackUnreadable as error:
@@ -53,7 +51,6 @@ def stack_findings(places: StackPaths) -> Iterator[DoctorFinding]:
 
 
 def configuration_findings(folder: Path) -> Iterator[DoctorFinding]:
-    """Check whether the configuration folder can be loaded; name each problem by file and place."""
     problems = check_config_folder(folder)
     if not problems:
         yield DoctorFinding("configuration", "ok", str(folder))
@@ -62,11 +59,10 @@ def configuration_findings(folder: Path) -> Iterator[DoctorFinding]:
 
 
 def settings_findings(settings: Settings) -> Iterator[DoctorFinding]:
-    """Check that this process knows where its servers are."""
     if settings.named_vault_addr is None:
         yield DoctorFinding("settings", "missing", "VAULT_ADDR is not set", "Run doctor with the variables of the worker or console.")
     if settings.database_url is None:
-        text = "the store is an SQLite file, so that workers and consoles must all be on this machine"
+        text = "the store is an SQLite file, so all workers and consoles must be on this machine"
         yield DoctorFinding("settings", "warning", text, "Set JUSTENOUGH_DATABASE_URL to a PostgreSQL: docs/how-to/store.md")
     if settings.console_url is None:
         text = "JUSTENOUGH_CONSOLE_URL is not set: no links in notices, no issuer of jobs' identities, and cookies that are not Secure"

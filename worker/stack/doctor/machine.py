@@ -19,7 +19,6 @@ from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
 from worker.stack.postgres_account import choose_launch
 
-MIN_PYTHON = (3, 11)
 MIN_FREE_BYTES = 1 << 30
 """Once the disk is full, Vault's audit device blocks every request, including revocation."""
 WITHOUT_SANDBOX_REMEDY = "or set JUSTENOUGH_SANDBOX=off and accept the risks in SECURITY.md"
@@ -29,12 +28,6 @@ CAP_SYS_PTRACE = 19
 SETPRIV_PROBE = ("--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "true")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
 """Browsers for the tests of the pages; the first one found is used. The headless shell needs 60 % of the processor time of a whole browser."""
-
-
-def python_findings(version: tuple[int, ...]) -> Iterator[DoctorFinding]:
-    text = ".".join(map(str, version))
-    missing = DoctorFinding("python", "missing", text, "Install Python 3.11 or newer and run make setup with it.")
-    yield missing if version < MIN_PYTHON else DoctorFinding("python", "ok", text)
 
 
 def program_findings(programs: Programs) -> Iterator[DoctorFinding]:
@@ -96,11 +89,10 @@ def postgres_findings(programs: Programs, places: StackPaths) -> Iterator[Doctor
         yield DoctorFinding("postgresql's user", "missing", str(error), "apt install bubblewrap util-linux")
         return
     through = ", in bubblewrap, which gives this user access to its programs and data" if launch.prefix else ""
-    yield DoctorFinding("postgresql's user", "ok", f"{launch.account.name if launch.account else 'this user'}{through}")
+    yield DoctorFinding("postgresql's user", "ok", f"{launch.account.pw_name if launch.account else 'this user'}{through}")
 
 
 def browser_findings(programs: Programs) -> Iterator[DoctorFinding]:
-    """Check for a browser, which only the tests of the pages need."""
     browser = next(filter(None, map(programs.optional, BROWSERS)), None)
     missing = DoctorFinding("chromium", "warning", "not on PATH; only tests of the pages need it", "apt install chromium")
     yield DoctorFinding("chromium", "ok", str(browser)) if browser else missing

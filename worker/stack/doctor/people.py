@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +55,7 @@ def people_findings(settings: Settings, *, token: Secret | None, folder: Path) -
 
 def tier_findings(vault: AdminClient, tiers: Tiers, people_mounts: tuple[str, ...]) -> Iterator[DoctorFinding]:
     """Check whether each tier has as many people as its quorum needs. Approvers of a higher tier can approve lower ones too."""
-    reader = _GroupReader(vault, frozenset(f"auth/{mount.strip('/')}/" for mount in people_mounts))
+    reader = _GroupReader(cache(vault.read), frozenset(f"auth/{mount.strip('/')}/" for mount in people_mounts))
     where = ", ".join(f"{mount.strip('/')}/" for mount in people_mounts)
     for number, tier in sorted(tiers.tiers.items()):
         names = tuple(dict.fromkeys(group for other, each in sorted(tiers.tiers.items()) if other >= number for group in each.approvers))
@@ -137,25 +138,22 @@ class _Members:
 
 @dataclass(frozen=True, slots=True)
 class _GroupReader:
-    """Groups and entities of Vault, each read once."""
+    """Groups of Vault and their members."""
 
-    vault: AdminClient
+    read: Callable[[str], Mapping[str, Any] | None]
+    """Reads a path in Vault, each only once."""
     mount_paths: frozenset[str]
     hints: dict[str, str] = field(default_factory=dict)
     """For the end of the message that a group is missing, by name."""
-    _groups: dict[str, _Members | None] = field(default_factory=dict)
-    _entities: dict[str, bool] = field(default_factory=dict)
 
     def group(self, name: str) -> _Members | None:
         """Return the members of a group; None if Vault has no such group."""
-        if name not in self._groups:
-            group = self.vault.read(f"identity/group/name/{name}")
-            # To Vault, a name's case makes no difference here. Workers and consoles compare the name that the group has.
-            if group and group["name"] != name:
-                self.hints[name] = f", only {group['name']}: rename it (bao write identity/group/id/{group['id']} name={name})"
-                group = None
-            self._groups[name] = None if group is None else self._members(group)
-        return self._groups[name]
+        group = self.read(f"identity/group/name/{name}")
+        # To Vault, a name's case makes no difference here. Workers and consoles compare the name that the group has.
+        if group and group["name"] != name:
+            self.hints[name] = f", only {group['name']}: rename it (bao write identity/group/id/{group['id']} name={name})"
+            return None
+        return None if group is None else self._members(group)
 
     def _members(self, group: Mapping[str, Any]) -> _Members:
         seen: set[str] = set()
@@ -166,13 +164,11 @@ class _GroupReader:
             is_external = is_external or current.get("type") == "external"
             entities.update(current.get("member_entity_ids") or ())
             inner = [each for each in current.get("member_group_ids") or () if each not in seen]
-            waiting += [found for each in inner if (found := self.vault.read(f"identity/group/id/{each}"))]
+            waiting += [found for each in inner if (found := self.read(f"identity/group/id/{each}"))]
         people = frozenset(entity for entity in entities if self._is_person(entity))
         return _Members(people, frozenset(entities) - people, is_external)
 
     def _is_person(self, entity_id: str) -> bool:
-        if entity_id not in self._entities:
-            entity = self.vault.read(f"identity/entity/id/{entity_id}") or {}
-            mounts = {str(alias.get("mount_path")) for alias in entity.get("aliases") or ()}
-            self._entities[entity_id] = not entity.get("disabled", True) and bool(mounts & self.mount_paths)
-        return self._entities[entity_id]
+        entity = self.read(f"identity/entity/id/{entity_id}") or {}
+        mounts = {str(alias.get("mount_path")) for alias in entity.get("aliases") or ()}
+        return not entity.get("disabled", True) and bool(mounts & self.mount_paths)

@@ -41,7 +41,9 @@ def temporal_findings(settings: Settings, *, is_required: bool = False) -> Itera
             return
         missing = asyncio.run(check(named))
     except JustEnoughError as error:
-        yield DoctorFinding(what, "missing", str(error), "Correct what it names, with the worker's environment variables.")
+        yield DoctorFinding(
+            what, "missing", str(error), "Correct the setting that it names. Run doctor with the worker's environment variables."
+        )
         return
     found = f"{named.temporal_address}, namespace {named.temporal_namespace}"
     if missing:

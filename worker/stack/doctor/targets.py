@@ -36,13 +36,13 @@ def target_findings(folder: Path, env: Mapping[str, str]) -> Iterator[DoctorFind
 
 
 def unfilled_findings(folder: Path) -> Iterator[DoctorFinding]:
-    """Report why this process cannot fill the catalog in: then neither its targets nor their roles in Vault are checked."""
+    """Report why this process cannot fill in the catalog. Then neither its targets nor their roles in Vault are checked."""
     try:
         filled_catalog(folder, os.environ)
     except (InvalidInput, OSError) as error:
         messages = [problem.message for problem in error.problems] if isinstance(error, InvalidInput) else [str(error)]
         more = f"; and {len(messages) - MAX_PROBLEMS_SHOWN} more" if len(messages) > MAX_PROBLEMS_SHOWN else ""
-        text = f"neither they nor their roles in Vault were checked: {'; '.join(messages[:MAX_PROBLEMS_SHOWN])}{more}"
+        text = f"the targets and their roles in Vault were not checked: {'; '.join(messages[:MAX_PROBLEMS_SHOWN])}{more}"
         remedy = "Run doctor with the worker's environment variables, or on the worker's machine."
         yield DoctorFinding("targets", "warning", text, remedy)
 

@@ -19,9 +19,8 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.catalog.target_searches import search_problems
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.secret import Secret
-from worker.provisioning import VaultTarget, plan_vault
 from worker.provisioning.admin_client import is_inactive
-from worker.provisioning.setup import CONTROL_GROUP_REMEDY
+from worker.provisioning.setup import CONTROL_GROUP_REMEDY, VaultTarget, plan_vault
 from worker.stack.children import MAX_REQUEST_DURATION_S
 from worker.stack.finding import DoctorFinding, Level
 
@@ -76,7 +75,7 @@ def vault_findings(
                 if is_inactive(probe.status_code, probe.text):
                     text = f"{address} is a standby that reaches no active node"
                     yield DoctorFinding(
-                        "vault", "missing", text, "Wait until a node is active, and let the standbys reach its cluster_addr."
+                        "vault", "missing", text, "Wait until a node is active, and make sure that the standbys reach its cluster_addr."
                     )
                     return
             if pages_mount and health.status_code == 200:

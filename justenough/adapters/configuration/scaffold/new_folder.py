@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from collections.abc import Iterator, Mapping
 from importlib.resources import files
 
 import jinja2
@@ -14,18 +13,6 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.untrusted_yaml import read_yaml
 
 SCHEMAS, SCHEMAS_IN_FOLDER = "schemas/", ".schemas/"
-
-
-@dataclass(frozen=True, slots=True)
-class NewFolder:
-    """What people may choose. The groups are groups in Vault's identity store."""
-
-    folder: str
-    """The folder as named on the command line."""
-    environment: str
-    launchers: str
-    owners: str
-    security: str
 
 
 def to_yaml_text(name: str) -> str:
@@ -37,10 +24,13 @@ def to_yaml_text(name: str) -> str:
     return name if is_plain else json.dumps(name)
 
 
-def render_folder(new: NewFolder) -> Iterator[tuple[str, str]]:
-    """Yield the name of each file, relative to the folder, and its content."""
+def render_folder(chosen: Mapping[str, str]) -> Iterator[tuple[str, str]]:
+    """Yield the name of each file, relative to the folder, and its content.
+
+    `chosen`: `folder`, as named on the command line, `environment`, and the groups in Vault's identity store `launchers`, `owners`, `security`.
+    """
     root = files(__package__) / "folder"
-    names = {key: shlex.quote(name) if key == "folder" else to_yaml_text(name) for key, name in asdict(new).items()}
+    names = {key: shlex.quote(name) if key == "folder" else to_yaml_text(name) for key, name in chosen.items()}
     for name in ("catalog.yaml.j2", "approvals.yaml.j2", "jobs/hello.yaml.j2", "policies/access.cedar", "policies/schema.cedarschema"):
         text = (root / name).read_text(encoding="utf-8")
         if name.endswith(".j2"):

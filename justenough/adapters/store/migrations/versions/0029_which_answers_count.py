@@ -17,7 +17,7 @@ _FOR_WHOM = "UPDATE approvals SET on_behalf_of_id = :person WHERE id = :id"
 
 
 def upgrade() -> None:
-    """Add the columns. Set the entity id by the ledger; why earlier answers no longer count stays there."""
+    """Add the columns. Set the entity id from the ledger. `lapsed` stays empty for earlier answers: only the ledger says why they lapsed."""
     op.add_column("approvals", sa.Column("lapsed", sa.Text(), nullable=True))
     op.add_column("approvals", sa.Column("on_behalf_of_id", sa.Text().with_variant(sa.Text(collation="C"), "postgresql"), nullable=True))
     for name, data in op.get_bind().execute(sa.text(_DELEGATED)).all():
