@@ -128,5 +128,4 @@ def build_routes(*, pages: bool) -> tuple[BaseRoute, ...]:
 
 @cache
 def build_document(*, pages: bool) -> dict[str, Any]:
-    """Return the OpenAPI document of the routes, built once per process."""
     return openapi_document(build_routes(pages=pages))

@@ -44,12 +44,10 @@ class Caller:
 
     @property
     def roles(self) -> frozenset[Role]:
-        """The roles that their groups give them."""
         return frozenset(role for role in Role if self.person.groups & groups_with_role(role, self.tiers))
 
     @property
     def can_read_all(self) -> bool:
-        """Whether they may read every job."""
         return bool(self.person.groups & self.tiers.reading_groups)
 
     @property
@@ -58,7 +56,6 @@ class Caller:
         return None if self.can_read_all else self.person.id
 
     def can_read_jobs_of(self, requester_id: str) -> bool:
-        """Whether they may read this person's jobs."""
         return self.can_read_all or (Role.LAUNCH in self.roles and requester_id == self.person.id)
 
     def can_stop_jobs_of(self, requester_id: str) -> bool:
@@ -88,7 +85,6 @@ class Caller:
 
 
 def groups_with_role(role: Role, tiers: Tiers) -> frozenset[str]:
-    """Return the groups whose members have a role."""
     match role:
         case Role.LAUNCH:
             return frozenset(tiers.roles.launch)
@@ -106,6 +102,5 @@ def answering_groups(tier: int, tiers: Tiers) -> frozenset[str]:
 
 
 def missing_group_text(groups: Iterable[str]) -> str:
-    """Return the message that a person needs one of these groups."""
     named = ", ".join(sorted(set(groups)))
     return f"needs one of the groups: {named}" if named else "no group has this right (approvals.yaml)"

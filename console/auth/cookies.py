@@ -27,5 +27,4 @@ class PageCookies:
         response.set_cookie(name, value, max_age=max_age_s, path=path, secure=self._secure, httponly=True, samesite="strict")
 
     def delete(self, response: Response, name: str, *, path: str = "/") -> None:
-        """Delete a cookie in the browser."""
         response.delete_cookie(name, path=path, secure=self._secure, httponly=True, samesite="strict")

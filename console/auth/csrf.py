@@ -16,7 +16,6 @@ def mask(token: str) -> str:
 
 
 def is_masked_token(shown: str, token: str) -> bool:
-    """Whether `shown` is this token, masked."""
     pad, separator, masked = shown.partition(SEPARATOR)
     try:
         plain = _xor(bytes.fromhex(masked), bytes.fromhex(pad))

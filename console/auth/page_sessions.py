@@ -139,7 +139,6 @@ class PageSessions:
             log.info("logout", name=session.row.name, why=why)
 
     async def open_sessions_of(self, session: ActiveSession) -> tuple[PageSessionRecord, ...]:
-        """Return the person's open sessions."""
         rows = await to_thread.run_sync(
             lambda: self._store.page_sessions.open_of(session.person.id, since=self._now() - self._max_lifetime)
         )
@@ -269,7 +268,6 @@ class SessionKey:
 
     @classmethod
     def new(cls) -> SessionKey:
-        """Return a new random key."""
         return cls(Secret(secrets.token_urlsafe(SECRET_BYTES)))
 
     @classmethod
@@ -295,7 +293,6 @@ class SessionKey:
 
     @property
     def csrf(self) -> str:
-        """The CSRF token of the session's forms."""
         return self._derive("form").hex()
 
     def _derive(self, purpose: str) -> bytes:

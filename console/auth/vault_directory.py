@@ -11,7 +11,7 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from console.concurrency.caches import ThreadCache
 from justenough.adapters.configuration.settings import Settings
-from justenough.adapters.vault import IssuedSecret, Vault, VaultDenied, VaultRefused, user_login
+from justenough.adapters.vault import Vault, VaultDenied, VaultRefused, user_login
 from justenough.domain.approvals.tiers import Person
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY, signing_key
@@ -31,11 +31,25 @@ class VaultRightMissing(RetryLater):
 
 
 def _with_login(call: Callable[Concatenate[Any, P], V], *, what: str = "people") -> Callable[Concatenate[ConsoleVault, P], V]:
-    """Return a method of `Vault` as one that logs in if necessary. `what`: what the console may not read if Vault refuses."""
+    """Return a method of `Vault` as one that logs in if necessary. It raises VaultRightMissing if Vault refuses.
+
+    `what`: what the console may then not read; `{}` stands for the method's first argument.
+    """
 
     @wraps(call)
     def method(self: ConsoleVault, /, *args: P.args, **named: P.kwargs) -> V:
-        return self._ask(lambda: call(self, *args, **named), what=what)
+        try:
+            # Not at startup: the console serves its health checks before Vault answers.
+            with self._login_lock:
+                if not self._ready:
+                    self.login_from_file(self._approle_file)
+                    self.keep_alive()
+                    self._ready = True
+            return call(self, *args, **named)
+        except (VaultDenied, VaultRefused) as error:
+            raise VaultRightMissing(
+                f"Vault does not let the console read {what.format(*args)}; run `justenough vault setup` to give it the right"
+            ) from error
 
     return method
 
@@ -53,6 +67,12 @@ class ConsoleVault(Vault):
     sign_for_ledger = _with_login(Vault.sign_for_ledger, what=f"or use the key {LEDGER_KEY}")
     wrap_data_key = _with_login(Vault.wrap_data_key, what=f"or use the key {PAYLOAD_KEY}")
     unwrap_data_key = _with_login(Vault.unwrap_data_key, what=f"or use the key {PAYLOAD_KEY}")
+    sign_own = _with_login(Vault.sign_own, what=f"or use the key {signing_key('{}')}")
+    # Credentials for the console itself, and secrets that triggers.yaml names: signing secrets or Apprise URLs.
+    creds = _with_login(Vault.creds, what="{}")
+    _read_person = _with_login(Vault.person)
+    _read_members = _with_login(Vault.members, what="the members of groups")
+    _read_public_keys = _with_login(Vault.public_keys)
 
     # A page session's token.
     seal = _with_login(user_login.encrypt_token, what=f"or use the key {PAGE_SESSION_KEY}")
@@ -69,9 +89,7 @@ class ConsoleVault(Vault):
 
     def person(self, entity_id: str, people_mounts: Iterable[str]) -> Person | None:
         """Return the person, read at most CACHE_TTL_S ago; None if the entity is not a person or is disabled."""
-        return self._person_cache.get(
-            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).person(entity_id, people_mounts)), max_age_s=CACHE_TTL_S
-        )
+        return self._person_cache.get(entity_id, lambda: self._read_person(entity_id, people_mounts), max_age_s=CACHE_TTL_S)
 
     def members(self, group: str, people_mounts: Iterable[str]) -> tuple[Person, ...]:
         """Return a group's members, read at most MEMBERS_TTL_S ago; empty if Vault does not list them."""
@@ -79,43 +97,15 @@ class ConsoleVault(Vault):
         def read() -> tuple[Person, ...]:
             # Names only help people to find each other; nothing depends on them.
             with suppress(RetryLater):
-                return self._ask(lambda: super(ConsoleVault, self).members(group, people_mounts), what="the members of groups")
+                return self._read_members(group, people_mounts)
             return ()
 
         return self._member_cache.get(group, read, max_age_s=MEMBERS_TTL_S)
 
     def public_keys(self, entity_id: str) -> dict[int, bytes]:
         """Return the person's public keys by version, read at most CACHE_TTL_S ago."""
-        return self._public_key_cache.get(
-            entity_id, lambda: self._ask(lambda: super(ConsoleVault, self).public_keys(entity_id)), max_age_s=CACHE_TTL_S
-        )
-
-    def sign_own(self, entity_id: str, message: bytes) -> str:
-        """Sign a message with the console's own key."""
-        return self._ask(lambda: super(ConsoleVault, self).sign_own(entity_id, message), what=f"or use the key {signing_key(entity_id)}")
-
-    def creds(self, path: str) -> IssuedSecret:
-        """Return credentials for the console itself, or a secret that triggers.yaml names: signing secrets or Apprise URLs."""
-        return self._ask(lambda: super(ConsoleVault, self).creds(path), what=path)
+        return self._public_key_cache.get(entity_id, lambda: self._read_public_keys(entity_id), max_age_s=CACHE_TTL_S)
 
     def cached_person(self, entity_id: str, *, of_any_age: bool = False) -> Person | None:
         """Return the person as in Vault's last answer, if it is `of_any_age` or fresh; None if there is no such answer or person."""
         return self._person_cache.peek(entity_id, max_age_s=math.inf if of_any_age else CACHE_TTL_S)
-
-    def _ask(self, call: Callable[[], V], *, what: str = "people") -> V:
-        """Log in if necessary and return the result of a call.
-
-        Raises VaultRightMissing, which names the path that the console may not read.
-        """
-        try:
-            # Not at startup: the console serves its health checks before Vault answers.
-            with self._login_lock:
-                if not self._ready:
-                    self.login_from_file(self._approle_file)
-                    self.keep_alive()
-                    self._ready = True
-            return call()
-        except (VaultDenied, VaultRefused) as error:
-            raise VaultRightMissing(
-                f"Vault does not let the console read {what}; run `justenough vault setup` to give it the right"
-            ) from error

@@ -56,8 +56,6 @@ class LiveFeed:
     def __init__(self, store: Store) -> None:
         self._store = store
         self._recent = RecentEntries()
-        self._position: int | None = None
-        """Position of the newest entry read; None while nobody listens."""
         self.listeners = 0
         self._waiting: dict[str | None, dict[asyncio.Future[bool], None]] = {}
         """Listeners that wait for entries, by the job that they follow; None for all jobs."""
@@ -79,14 +77,14 @@ class LiveFeed:
         """
         async with self._listener():
             seen = position
-            if seen > self._newest:
-                # Do not use self._newest: the store may have newer entries that were recorded before this listener came.
+            if seen > self._recent.newest:
+                # Do not use self._recent.newest: the store may have newer entries that were recorded before this listener came.
                 seen = min(seen, await self.newest_position())
             recent = self._recent
             while True:
                 if recent is not self._recent:
                     recent, seen = self._recent, min(seen, self._recent.common)
-                newest = self._newest
+                newest = self._recent.newest
                 entries: Sequence[EntryView] = ()
                 if seen < newest and self._recent.covers(seen):
                     entries = self._recent.after(seen, job)
@@ -105,16 +103,12 @@ class LiveFeed:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    @property
-    def _newest(self) -> int:
-        return self._position or 0
-
     async def _read_store(self, read: Callable[[], T]) -> T:
         return await to_thread.run_sync(read, limiter=self._readers)
 
     async def _wait_for_news(self, after: int, job: str | None, wait: float) -> bool:
         """Wait up to `wait` seconds for entries after the position; return whether there may be any."""
-        if self._newest > after:
+        if self._recent.newest > after:
             return True
         loop = asyncio.get_running_loop()
         news: asyncio.Future[bool] = loop.create_future()
@@ -132,11 +126,10 @@ class LiveFeed:
     @contextlib.asynccontextmanager
     async def _listener(self) -> AsyncIterator[None]:
         async with self._starting:
-            if self._position is None:
-                await self._load()
-            self.listeners += 1
             if self._task is None or self._task.done():
+                await self._load()
                 self._task = asyncio.create_task(self._poll())
+            self.listeners += 1
         try:
             yield
         finally:
@@ -151,7 +144,6 @@ class LiveFeed:
         common = (await self._read_store(partial(self._find_common, self._recent.entries)) if self.listeners else 0) or newest
         self._recent = RecentEntries(begin, common=common)
         self._recent.add(tail)
-        self._position = self._recent.newest
 
     def _find_common(self, known: Sequence[EntryView]) -> int:
         """Return the position of the last of these successive entries that the ledger still has; 0 if it has none."""
@@ -170,7 +162,6 @@ class LiveFeed:
         finally:
             changes.close()
             pool.shutdown(wait=False)
-            self._position = None
 
     async def _poll_once(self, pool: ThreadPoolExecutor, changes: ChangeFeed) -> float:
         """Wait for new entries and wake the listeners that follow them; return how long to pause, in seconds."""
@@ -193,7 +184,6 @@ class LiveFeed:
         # Measure processor time: with wall time, pauses would grow with the load of other processes.
         began = time.thread_time()
         self._recent.add(tail)
-        self._position = self._recent.newest
         waiting = [news for job in (None, *{entry.job for entry in tail.entries}) for news in self._waiting.pop(job, {})]
         for begin in range(0, len(waiting), WAKE_BATCH):
             for news in waiting[begin : begin + WAKE_BATCH]:
@@ -205,7 +195,7 @@ class LiveFeed:
         changes.wait(POLL_INTERVAL_S)
         if changes.is_closed:
             return LedgerTail((), (), more=False, hash_before=self._recent.newest_hash)
-        tail = self._store.ledger.tail(self._newest, limit=MAX_BATCH)
+        tail = self._store.ledger.tail(self._recent.newest, limit=MAX_BATCH)
         if tail.more:
             changes.skip_next_wait()
         return tail

@@ -37,7 +37,6 @@ class SseEncoder:
         self._cache: dict[tuple[int, str], bytes] = {}
 
     def encode(self, entries: Sequence[EntryView]) -> bytes:
-        """Return the blocks of these entries, one after the other."""
         blocks = []
         for entry in entries:
             # After a restore of the store, a position has another entry.

@@ -10,7 +10,7 @@ from fastapi import Depends, Header, Query, Request
 from pydantic import AfterValidator, AwareDatetime, BeforeValidator
 
 from console.services.console import Console
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import Problem, raise_problems
 
 RFC3339_START = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}[Tt ]")
 POSITION_PATTERN = "^[0-9]{1,16}$"
@@ -54,9 +54,8 @@ def reject_nul(request: Request) -> None:
     """Raise InvalidInput if the URL contains a NUL character: PostgreSQL cannot store one, so no query with it can match."""
     texts = [(f"path.{name}", text) for name, text in request.path_params.items()]
     texts += [(f"query.{name}", name + text) for name, text in request.query_params.multi_items()]
-    wrong = tuple(Problem(where.replace("\0", ""), "must not contain a NUL character") for where, text in texts if "\0" in text)
-    if wrong:
-        raise InvalidInput("request", wrong)
+    wrong = (where.replace("\0", "") for where, text in texts if "\0" in text)
+    raise_problems("request", (Problem(where, "must not contain a NUL character") for where in wrong))
 
 
 async def _get_console(request: Request) -> Console:

@@ -43,13 +43,11 @@ class Dispatcher:
         self._running: dict[str, asyncio.Task[None]] = {}
 
     def sender(self, name: str, subscription: Subscription) -> Sender:
-        """Return a new sender for a subscription."""
         if isinstance(subscription, Webhook):
             return WebhookSender(name, subscription, self._deps, self._secrets)
         return NotifySender(name, subscription, self._deps)
 
     async def run(self) -> None:
-        """Dispatch every POLL_INTERVAL_S, until cancelled."""
         await repeat(self.dispatch, every_s=POLL_INTERVAL_S, failure="events cannot be delivered now")
 
     async def dispatch(self) -> None:

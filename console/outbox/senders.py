@@ -83,7 +83,6 @@ class WebhookSender:
         self._installation = deps.settings.installation
 
     async def ready(self) -> None:
-        """Read the signing secret. Raises SenderNotReady."""
         try:
             self._keys = await self._secrets.keys_of(self._webhook.signing_secret)
         except SigningSecretUnavailable as error:
@@ -92,11 +91,9 @@ class WebhookSender:
             ) from error
 
     async def send(self, entry: EntryView) -> DeliveryOutcome:
-        """Send one entry and return the outcome."""
         return await self._post(to_cloud_event(entry, self._installation))
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test event, which is not in the ledger, and return the outcome."""
         event = {
             "specversion": "1.0",
             "id": f"{self._name}/{TEST_EVENT_TYPE}/{to_rfc3339(now)}",
@@ -110,7 +107,6 @@ class WebhookSender:
         return await self._post(event)
 
     async def close(self) -> None:
-        """Close its connections."""
         await self._receiver.close()
 
     async def _post(self, event: Mapping[str, Any]) -> DeliveryOutcome:
@@ -170,7 +166,6 @@ class NotifySender:
         return outcome
 
     async def test(self, now: datetime, person: str) -> DeliveryOutcome:
-        """Send a test message and return the outcome."""
         message = Notice(title="JustEnough test message", body=f"{person} sent this test message at {to_rfc3339(now)}. No action needed.")
         failed = [outcome for url in self._urls.values() if (outcome := await self._send_notice(url, message)).fault]
         return failed[0] if failed else DeliveryOutcome()

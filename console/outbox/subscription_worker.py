@@ -93,7 +93,6 @@ class SubscriptionWorker:
         return True
 
     def pause(self, seconds: float) -> None:
-        """Deliver nothing for this many seconds."""
         self._paused_at = self._deps.now()
         self._paused_until = self._deps.ticks() + seconds
 
@@ -105,7 +104,6 @@ class SubscriptionWorker:
         return self._deps.ticks() < self._paused_until
 
     async def close(self) -> None:
-        """Close the sender."""
         await self._sender.close()
 
     def _next_batch(self, now: datetime) -> OutboxBatch:

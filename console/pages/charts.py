@@ -23,8 +23,6 @@ BAR_WIDTH_SHARE = 0.7
 
 @dataclass(frozen=True, slots=True)
 class LineChart:
-    """A number over time."""
-
     lines: tuple[str, ...]
     """`points` of one polyline per uninterrupted run of known values."""
     areas: tuple[str, ...]

@@ -53,8 +53,6 @@ class CredentialListFilters(Message):
 
 
 class CredentialExport(CredentialListFilters):
-    """The filters, and the kind of file."""
-
     format: ExportFormat = "csv"
 
 
@@ -95,7 +93,6 @@ def export(console: TheConsole, visitor: PageMember, query: Annotated[Credential
 
 @router.get("/credentials/{credential}")
 def credential(request: Request, credential: str, console: TheConsole, visitor: PageMember) -> Response:
-    """Show one credential: its handles, its revocability and its history."""
     stream = live_stream.stream_url(console, topics="credential,revocation")
     view = visible_credential(console, visitor.caller, credential)
     store, proof = console.deps.store, console.background_reads.proofs.get(view.job_id)

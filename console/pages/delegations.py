@@ -37,7 +37,6 @@ class DelegationForm(NamedTuple):
     reason: str = ""
 
     def errors(self) -> dict[str, str]:
-        """Return the errors by field."""
         errors = reason_errors(self.reason, required=True)
         if not self.name or len(self.name) > MAX_NAME_LENGTH or "\0" in self.name:
             errors["name"] = "Enter a login name."
@@ -53,7 +52,6 @@ def show(request: Request, console: TheConsole, visitor: PageApprover, done: Ann
 
 @router.post("/delegations")
 async def delegate(request: Request, console: TheConsole, visitor: PageApprover, form: TheForm) -> Response:
-    """Sign and record a new delegation."""
     typed = DelegationForm(*(str(form.get(name, "")).strip() for name in DelegationForm._fields))
     if errors := typed.errors():
         return await to_thread.run_sync(lambda: _render_page(request, console, visitor, form=typed, errors=errors, status=422))

@@ -78,14 +78,12 @@ def doc_page(address: str) -> DocPage | None:
 
 
 def doc_image(address: str) -> Path | None:
-    """Return the image at an address; None if there is none."""
     file = doc_files().get(address)
     return file if file is not None and file.suffix in IMAGE_TYPES else None
 
 
 @cache
 def doc_files() -> Mapping[str, Path]:
-    """Return every page and image by address."""
     folder = INSTALLED if INSTALLED.is_dir() else CHECKOUT
     files = sorted(path for path in folder.rglob("*") if path.suffix == ".md" or path.suffix in IMAGE_TYPES)
     return {_address_of(path.relative_to(folder).as_posix()): path for path in files}

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from datetime import datetime
+from functools import partial
 from typing import Annotated, NamedTuple
 from urllib.parse import urlencode
 
@@ -28,7 +29,7 @@ from console.services.console import Console
 from console.services.search import find_by_id
 from console.services.visibility import first_visible_page, parse_position
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput, NotFound, Problem
+from justenough.domain.core.errors import InvalidInput, NotFound, Problem, raise_problems
 from justenough.domain.ledger.events import EventType
 from justenough.domain.ledger.export import to_export_line
 from justenough.domain.readmodel.views import EntryView, Page
@@ -101,8 +102,7 @@ class LedgerFilters(Message):
                 times[name] = parse_moment(getattr(self, name), now=now)
             except ValueError as error:
                 problems.append(Problem(name, str(error)))
-        if problems:
-            raise InvalidInput("filter", tuple(problems))
+        raise_problems("filter", problems)
         return LedgerQuery(self.job.strip() or None, types, **times)
 
 
@@ -164,7 +164,6 @@ def export(console: TheConsole, _: PageReader, filters: Annotated[LedgerFilters,
 
 @router.get("/ledger/verify")
 def verification(request: Request, console: TheConsole, _: PageReader) -> Response:
-    """Show the running verification or the last result."""
     work, head = console.background_reads.verification.get(WHOLE_LEDGER), console.deps.store.ledger.head()
     return render(
         request,
@@ -185,16 +184,12 @@ async def verify(console: TheConsole, visitor: PageReader, _: TheForm) -> Respon
 
 
 def _readable_page(console: Console, visitor: PageUser, query: LedgerQuery, *, cursor: str | None) -> Page[EntryView]:
-    def read(after: str | None) -> Page[EntryView]:
-        page = console.deps.store.ledger.entries_newest_first(
-            **query._asdict(), before=parse_position(after) if after else None, limit=PAGE_SIZE
-        )
-        if not visitor.caller.can_read_all:
-            console.job_owners.preload(entry.job for entry in page.items)
-        return page
-
+    read = partial(console.deps.store.ledger.entries_newest_first, **query._asdict(), limit=PAGE_SIZE)
     return first_visible_page(
-        read, lambda entry: console.job_owners.can_read(visitor.caller, entry.job), cursor=cursor, max_pages=MAX_PAGES_READ
+        lambda after: read(before=parse_position(after) if after else None),
+        lambda entries: console.job_owners.readable(visitor.caller, entries, lambda entry: entry.job),
+        cursor=cursor,
+        max_pages=MAX_PAGES_READ,
     )
 
 

@@ -61,51 +61,46 @@ async def live(
     if console.feed.listeners >= MAX_LISTENERS:
         raise TooManyListeners(f"the limit of {MAX_LISTENERS:,} live pages is reached; this page does not update by itself")
     console.quotas.require_stream(console.stream_authorization.count_streams(visitor.caller.person.id))
-    page = _PageStream(console, visitor, job, frozenset(filter(None, topics.split(","))))
-    return EventStream(page.blocks(int(last_event_id or after), log), admission=partial(_admission, request, console, visitor))
+    concerned, since = frozenset(filter(None, topics.split(","))), int(last_event_id or after)
+    blocks = _page_blocks(console, visitor, job=job, topics=concerned, since=since, log=log)
+    return EventStream(blocks, admission=partial(_admission, request, console, visitor))
 
 
-class _PageStream:
-    """The stream of one open page."""
+async def _page_blocks(
+    console: Console, visitor: PageUser, *, job: str | None, topics: frozenset[str], since: int, log: int | None
+) -> AsyncGenerator[bytes, None]:
+    yield _event_block("beat", {})
+    newest = await console.feed.newest_position()
+    if job is None and newest - since > MAX_REPLAYED_ENTRIES:
+        since = newest
+        yield _event_block("change", {}, position=newest)
+    last_event, last, noticed_at = time.monotonic(), None, 0.0
+    # When the next change notice is due (monotonic); None if nothing has changed.
+    due: float | None = None
+    longest_wait_s = BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S
 
-    def __init__(self, console: Console, visitor: PageUser, job: str | None, topics: frozenset[str]) -> None:
-        self._console, self._visitor, self._job, self._topics = console, visitor, job, topics
-        self._noticed_at = 0.0
-        self._due: float | None = None
-        """When the next change notice is due (monotonic); None if nothing has changed."""
+    def wait_s() -> float:
+        return longest_wait_s if due is None else min(longest_wait_s, max(0.0, due - time.monotonic()))
 
-    async def blocks(self, since: int, log: int | None) -> AsyncGenerator[bytes, None]:
-        """Yield event blocks until the stream is closed."""
-        yield _event_block("beat", {})
-        newest = await self._console.feed.newest_position()
-        if self._job is None and newest - since > MAX_REPLAYED_ENTRIES:
-            since = newest
-            yield _event_block("change", {}, position=newest)
-        last_event, last = time.monotonic(), None
-        longest_wait_s = BEAT_INTERVAL_S if log is None else LOG_POLL_INTERVAL_S
-        async with aclosing(self._console.feed.follow(since, job=self._job, wait=partial(self._wait_s, longest_wait_s))) as batches:
-            async for entries in batches:
-                # One event for all entries that concern the page, because it refreshes as a whole anyway.
-                concerned = [entry for entry in entries if not self._topics or entry.type.partition(".")[0] in self._topics]
-                readable = await self._console.job_owners.readable_entries(self._visitor.caller, concerned)
-                last, block, now = readable[-1] if readable else last, b"", time.monotonic()
-                if last is not None:
-                    if self._due is None:
-                        self._due = next_refresh(now, after=self._noticed_at, pages=self._console.feed.listeners)
-                    if now >= self._due:
-                        block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
-                        self._noticed_at, self._due, last = now, None, None
-                if log is not None and self._job is not None:
-                    chunks = await to_thread.run_sync(self._console.deps.store.logs.chunks, self._job, log)
-                    block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
-                    log = chunks[-1].seq if chunks else log
-                if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
-                    yield block or _event_block("beat", {})
-                    last_event = time.monotonic()
-
-    def _wait_s(self, longest_s: float) -> float:
-        """Return how long to wait for entries."""
-        return longest_s if self._due is None else min(longest_s, max(0.0, self._due - time.monotonic()))
+    async with aclosing(console.feed.follow(since, job=job, wait=wait_s)) as batches:
+        async for entries in batches:
+            # One event for all entries that concern the page, because it refreshes as a whole anyway.
+            concerned = [entry for entry in entries if not topics or entry.type.partition(".")[0] in topics]
+            readable = await console.job_owners.readable_entries(visitor.caller, concerned)
+            last, block, now = readable[-1] if readable else last, b"", time.monotonic()
+            if last is not None:
+                if due is None:
+                    due = next_refresh(now, after=noticed_at, pages=console.feed.listeners)
+                if now >= due:
+                    block = _event_block("change", {"type": last.type, "job": last.job}, position=last.position)
+                    noticed_at, due, last = now, None, None
+            if log is not None and job is not None:
+                chunks = await to_thread.run_sync(console.deps.store.logs.chunks, job, log)
+                block += b"".join(_event_block("log", {"seq": chunk.seq, "text": output_text(chunk.text)}) for chunk in chunks)
+                log = chunks[-1].seq if chunks else log
+            if block or time.monotonic() - last_event >= BEAT_INTERVAL_S:
+                yield block or _event_block("beat", {})
+                last_event = time.monotonic()
 
 
 def next_refresh(now: float, *, after: float, pages: int) -> float:

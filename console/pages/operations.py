@@ -72,7 +72,6 @@ async def workers(request: Request, console: TheConsole, _: PageMember) -> HTMLR
 
 @router.get("/operations/schedules")
 async def list_schedules(request: Request, console: TheConsole, _: PageMember) -> HTMLResponse:
-    """Show the schedules with their next and last runs."""
     views = await schedules.list_schedules(console)
     return await _render(request, "operations_schedules.html", schedules=views, triggers=console.deps.config.current().triggers)
 
@@ -104,14 +103,12 @@ async def run_now(console: TheConsole, visitor: PageLauncher, form: TheForm, nam
 
 @router.get("/operations/deliveries")
 async def list_subscriptions(request: Request, console: TheConsole, _: PageReader) -> HTMLResponse:
-    """Show the state of each webhook and notification."""
     views = (await subscriptions.subscription_views(console)).values()
     return await _render(request, "operations_deliveries.html", subscriptions=tuple(views))
 
 
 @router.get("/operations/deliveries/{name}")
 async def deliveries(request: Request, console: TheConsole, _: PageReader, name: Name, cursor: Cursor = None) -> HTMLResponse:
-    """Show one webhook or notification with its failed deliveries."""
     view = await subscriptions.find_subscription(console, name)
     outbox = console.deps.store.outbox
     page = await to_thread.run_sync(lambda: outbox.deliveries(name, state=None, limit=PAGE_SIZE, cursor=cursor or None))
@@ -120,7 +117,6 @@ async def deliveries(request: Request, console: TheConsole, _: PageReader, name:
 
 @router.post("/operations/deliveries/{name}/test")
 async def send_test(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
-    """Send a test event, and show its result."""
     tested = await subscriptions.send_test(console, name, visitor.caller)
     return _back(
         visitor, f"deliveries/{quote(name)}", f"Test event: {'delivered' if tested.arrived else 'not delivered'}, {tested.detail}"[:200]
@@ -129,7 +125,6 @@ async def send_test(console: TheConsole, visitor: PageApprover, _: TheForm, name
 
 @router.post("/operations/deliveries/{name}/resend")
 async def resend(console: TheConsole, visitor: PageApprover, _: TheForm, name: Name) -> Response:
-    """Queue all its dead letters again."""
     count = await subscriptions.resend_deliveries(console, name, None, by=visitor.caller)
     return _back(visitor, f"deliveries/{quote(name)}", f"{count} dead letter{'' if count == 1 else 's'} will be sent again.")
 

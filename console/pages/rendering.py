@@ -16,7 +16,6 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, pass_context
 from jinja2.runtime import Context
 from markupsafe import Markup
 
-from console.auth.authorization import Caller
 from console.auth.csrf import mask
 from console.pages.look import look_of
 from console.pages.regions import AUTO_REFRESH_HEADER, KNOWN_REGIONS_HEADER, changed_regions, with_digests
@@ -100,17 +99,14 @@ def template_environment() -> Environment:
         "shown_credential_state": shown_credential_state,
         "shown_request_state": shown_request_state,
     }
-    environment.globals |= {"request_text": request_text, "deciders": _deciders, "can_open": _can_open}
+    environment.globals |= {"request_text": request_text, "deciders": _deciders}
+    # Whether a person may open a page that a menu links to.
+    environment.globals["can_open"] = lambda caller, path: caller.can_read_all or path not in READERS_PAGES
     environment.globals |= {
         "tier_name": pass_context(lambda context, number: tier_name(number, context["visitor"].caller.tiers)),
         "tier_names": pass_context(lambda context, numbers: tier_names(numbers, context["visitor"].caller.tiers)),
     }
     return environment
-
-
-def _can_open(caller: Caller, path: str) -> bool:
-    """Whether a person may open a page that a menu links to."""
-    return caller.can_read_all or path not in READERS_PAGES
 
 
 def download_headers(filename: str) -> dict[str, str]:

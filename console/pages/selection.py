@@ -5,11 +5,11 @@ Each row has a separate result; a failure does not affect the other rows.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from typing import Annotated, NamedTuple
 
-import anyio
 from anyio import CapacityLimiter, to_thread
 from fastapi import APIRouter, Path, Request
 from fastapi.responses import HTMLResponse
@@ -190,27 +190,16 @@ async def _act(request: Request, console: Console, visitor: PageUser, form: Form
         raise InvalidInput("selection", (Problem("", f"{how_many}; nothing was changed"),))
     rows = await to_thread.run_sync(lambda: [action.row(console, visitor, one) for one in ids])
     confirmed = form.get("confirm") == "yes"
-    results = await _run_each(console, visitor, action, rows, reason=str(form.get("reason", ""))) if confirmed else ()
-    return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed)
+    reason, limiter = str(form.get("reason", "")), CapacityLimiter(MAX_CONCURRENT)
 
-
-async def _run_each(
-    console: Console, visitor: PageUser, action: BulkAction, rows: Sequence[SelectedRow], *, reason: str
-) -> list[RowResult]:
-    results: dict[str, RowResult] = {}
-    limiter = CapacityLimiter(MAX_CONCURRENT)
-
-    async def run(row: SelectedRow) -> None:
+    async def run(row: SelectedRow) -> RowResult:
         if row.why_not:
-            results[row.id] = RowResult(row, row.why_not, failed=True)
-            return
+            return RowResult(row, row.why_not, failed=True)
         async with limiter:
             try:
-                results[row.id] = RowResult(row, await action.run(console, visitor, row.id, reason), failed=False)
+                return RowResult(row, await action.run(console, visitor, row.id, reason), failed=False)
             except JustEnoughError as error:
-                results[row.id] = RowResult(row, error.for_callers, failed=True)
+                return RowResult(row, error.for_callers, failed=True)
 
-    async with anyio.create_task_group() as group:
-        for row in rows:
-            group.start_soon(run, row)
-    return [results[row.id] for row in rows]
+    results = await asyncio.gather(*map(run, rows)) if confirmed else ()
+    return render(request, "selection.html", action=action, rows=rows, results=results, confirmed=confirmed)

@@ -19,8 +19,6 @@ router = APIRouter(include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class StaticFile:
-    """One file with its response metadata."""
-
     content: bytes
     type: str
     digest: str

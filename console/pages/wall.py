@@ -1,9 +1,14 @@
 """GET and POST /wall: the dashboard for a screen that several people watch. Read-only.
 
-A screen presents the token once and keeps a cookie, which opens only this page. People with a login who may read all jobs need no token.
+A screen presents the token once and keeps a cookie, which opens only this page. To rotate the token, write another one into its file. People
+with a login who may read all jobs need no token.
 """
 
 from __future__ import annotations
+
+import hashlib
+import hmac
+from pathlib import Path
 
 import structlog
 from anyio import to_thread
@@ -11,7 +16,6 @@ from fastapi import APIRouter, Request, Response
 from fastapi.responses import RedirectResponse
 
 from console.auth.page_sessions import NoSession
-from console.auth.wall_token import WallTokenUnusable, cookie_value, is_same, read_wall_token
 from console.http.dependencies import TheConsole
 from console.pages import charts
 from console.pages.dashboard import HEALTH_TIMEOUT_S, headline_figures, split_results
@@ -26,6 +30,7 @@ COOKIE_LIFETIME_S = 365 * 86_400
 REFRESH_INTERVAL_S = 5
 MAX_ITEMS = 7
 """What fits on one screen."""
+MIN_TOKEN_CHARS = 32
 MAX_TOKEN_CHARS = 1024
 
 router = APIRouter(include_in_schema=False)
@@ -50,10 +55,8 @@ async def admit_screen(request: Request, console: TheConsole) -> Response:
     if file is None or not is_same_origin(request):
         return _token_form(request, console, error="This form cannot be used here. Reload the page and try again.")
     form = await request.form(max_files=0, max_fields=5, max_part_size=MAX_TOKEN_CHARS)
-    try:
-        token = read_wall_token(file)
-    except WallTokenUnusable as error:
-        log.warning("wall token unusable", why=str(error))
+    token = read_wall_token(file)
+    if token is None:
         return _token_form(request, console, error="The console cannot use its wall token. Its log says why.")
     if not is_same(Secret(str(form.get("token", "")).strip()), token):
         return _token_form(request, console, error="This is not the token for this installation’s screens.")
@@ -64,13 +67,32 @@ async def admit_screen(request: Request, console: TheConsole) -> Response:
 
 def _is_screen(request: Request, console: Console) -> bool:
     file, cookie = console.deps.settings.wall_token_file, request.cookies.get(console.cookies.wall)
-    if file is None or not cookie:
-        return False
+    token = read_wall_token(file) if file and cookie else None
+    return token is not None and is_same(Secret(cookie or ""), cookie_value(token))
+
+
+def read_wall_token(file: Path) -> Secret | None:
+    """Return the token of the installation's screens. If it cannot be read or is too short, log that and return None."""
     try:
-        return is_same(Secret(cookie), cookie_value(read_wall_token(file)))
-    except WallTokenUnusable as error:
-        log.warning("wall token unusable", why=str(error))
-        return False
+        token = file.read_text(encoding="utf-8").strip()
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"cannot read {file}: {error}"
+    else:
+        if len(token) >= MIN_TOKEN_CHARS:
+            return Secret(token)
+        why = f"the token in {file} has fewer than {MIN_TOKEN_CHARS} characters. Make one: openssl rand -hex 32"
+    log.warning("wall token unusable", why=f"JUSTENOUGH_WALL_TOKEN_FILE: {why}")
+    return None
+
+
+def cookie_value(token: Secret) -> Secret:
+    """Return the value of a screen's cookie: a digest, so that the cookie does not reveal the token."""
+    return Secret(hashlib.sha256(f"wall:{token.reveal()}".encode()).hexdigest())
+
+
+def is_same(one: Secret, other: Secret) -> bool:
+    """Compare two secrets in constant time."""
+    return hmac.compare_digest(one.reveal().encode(), other.reveal().encode())
 
 
 async def _is_reader(request: Request) -> bool:

@@ -83,7 +83,6 @@ def amount_pieces(text: str) -> tuple[Piece, ...]:
 
 
 def has_amount(text: str) -> bool:
-    """Whether a text has a digit."""
     return WORD_WITH_DIGIT.search(text) is not None
 
 
@@ -117,7 +116,6 @@ def why_not_counted(view: RequestView, item: ApprovalView) -> str:
 
 
 def review_text(view: RequestView) -> str:
-    """Describe the review of a request's break-glass approval."""
     review = view.review
     return f"reviewed by {review.reviewer}: {review.verdict}" if review and not review.open else "not reviewed yet"
 

@@ -62,7 +62,6 @@ class Work(Generic[T]):
 
     @property
     def is_running(self) -> bool:
-        """Whether it is still running."""
         return self.ended is None
 
     @property
@@ -129,7 +128,6 @@ class SingleFlight(Generic[K, T]):
         return done.outcome
 
     async def close(self) -> None:
-        """Cancel everything that is still running."""
         for task in tuple(self._tasks.values()):
             task.cancel()
         await asyncio.gather(*self._tasks.values(), return_exceptions=True)
@@ -203,7 +201,6 @@ class BackgroundReads:
         )
 
     async def close(self) -> None:
-        """Cancel everything that is still running."""
         for works in (self.verification, self.reports, self.uses, self.proofs, self.sweeps):
             await works.close()
 

@@ -213,7 +213,6 @@ def _problem_of(entry: EntryView | _RecordedCheckpoint, fault: Fault, what: str)
 
 
 def newest_checkpoint(deps: Deps) -> Checkpoint | None:
-    """Return the newest checkpoint; None if there is none."""
     entry = deps.store.ledger.newest_checkpoint()
     return _recorded_checkpoint(entry) if entry else None
 

@@ -59,28 +59,6 @@ class OrderRequest:
 
 def sign_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> tuple[JobInput, VerifiedOrder]:
     """Sign the order of a job id, whose spec is valid. Raises Conflict if a worker would not accept the order, OverQuota."""
-    order = _build_order(deps, request, job=job, entity=entity)
-    verified = verify_order(deps, order, now=deps.now())
-    if isinstance(verified, Rejection):
-        raise Conflict(f"the order of {request.origin} is not valid: {verified}")
-    quotas.require_job(verified)
-    return order, verified
-
-
-def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
-    """Sign and record the order of a job id. Raises as `sign_console_order` does."""
-    order, verified = sign_console_order(deps, quotas, request, job=job, entity=entity)
-    # If another console recorded the same order at the same time, this order is not new.
-    return record_order(deps, order, verified)
-
-
-def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
-    """Raise InvalidInput with every problem of an order's spec."""
-    spec = checked_spec(request.configured_job.spec, request.params)
-    raise_problems("job spec", problems_in_spec(spec, deps.config.current().catalog))
-
-
-def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) -> JobInput:
     configured, now = request.configured_job, deps.now().replace(microsecond=0)
     if configured.bundle is not None:
         deps.store.bundles.add(str(configured.bundle_digest), configured.bundle, at=now)
@@ -99,7 +77,25 @@ def _build_order(deps: Deps, request: OrderRequest, *, job: str, entity: str) ->
     )
     raw = to_signable(statement)
     signed = SignedStatement(statement=raw, signature=deps.vault.sign_own(entity, to_canonical_json(raw)))
-    return JobInput.of(job, configured.spec, request.params, configured.bundle_digest, signed)
+    order = JobInput.of(job, configured.spec, request.params, configured.bundle_digest, signed)
+    verified = verify_order(deps, order, now=deps.now())
+    if isinstance(verified, Rejection):
+        raise Conflict(f"the order of {request.origin} is not valid: {verified}")
+    quotas.require_job(verified)
+    return order, verified
+
+
+def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, job: str, entity: str) -> SubmittedOrder:
+    """Sign and record the order of a job id. Raises as `sign_console_order` does."""
+    order, verified = sign_console_order(deps, quotas, request, job=job, entity=entity)
+    # If another console recorded the same order at the same time, this order is not new.
+    return record_order(deps, order, verified)
+
+
+def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
+    """Raise InvalidInput with every problem of an order's spec."""
+    spec = checked_spec(request.configured_job.spec, request.params)
+    raise_problems("job spec", problems_in_spec(spec, deps.config.current().catalog))
 
 
 def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:

@@ -26,14 +26,12 @@ def credential_page(
     console: Console, caller: Caller, filters: CredentialFilters, *, limit: int, cursor: str | None, max_pages: int = MAX_PAGES_READ
 ) -> Page[CredentialView]:
     """Return a page of the credentials that the caller may read, newest first. Blocking, for a thread."""
-
-    def read(after: str | None) -> Page[CredentialView]:
-        page = console.deps.store.credentials.list(**filters, limit=limit, cursor=after)
-        if not caller.can_read_all:
-            console.job_owners.preload(view.job_id for view in page.items)
-        return page
-
-    return first_visible_page(read, lambda view: console.job_owners.can_read(caller, view.job_id), cursor=cursor, max_pages=max_pages)
+    return first_visible_page(
+        lambda after: console.deps.store.credentials.list(**filters, limit=limit, cursor=after),
+        lambda views: console.job_owners.readable(caller, views, lambda view: view.job_id),
+        cursor=cursor,
+        max_pages=max_pages,
+    )
 
 
 def endless_credentials(console: Console, caller: Caller, filters: CredentialFilters, *, limit: int) -> Page[CredentialView]:

@@ -24,9 +24,8 @@ from justenough.domain.core.errors import Conflict, Forbidden, InvalidInput, Jus
 from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.states import Action, JobState, RequestState
-from justenough.domain.jobs.tool_bounds import BoundedTools
 from justenough.domain.ledger.events import EventType
-from justenough.domain.readmodel.views import ApprovalView, EntryView, JobView, RequestView
+from justenough.domain.readmodel.views import EntryView, JobView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.dependencies import Deps
 from justenough.services.evaluate_request import evaluate_grant, why_not_offered, why_policy_denies_grant
@@ -38,6 +37,8 @@ COUNT_TIMEOUT_S = 5.0
 FIRST_POLL_DELAY_S = 0.01
 MAX_POLL_INTERVAL_S = 0.2
 """Pauses grow up to this, so that many waiting callers do not overload a busy worker."""
+RESPONSE_TYPES = (EventType.APPROVAL_DECIDED, EventType.APPROVAL_WITHDRAWN, EventType.APPROVAL_REJECTED)
+"""The entries by which a worker counts or rejects a decision that somebody signed."""
 WITHDRAW, BREAK_GLASS = "withdraw", "break_glass"
 ANSWERED_TEXT = "you have answered this request already, or a delegate has for you"
 
@@ -61,13 +62,8 @@ async def submit_decision(
         await before_submit()
     is_withdrawal = body.statement.get("decision") == WITHDRAW
     signed, job = body.to_signed(), await to_thread.run_sync(console.deps.store.jobs.get, view.job_id)
-    received = digest_of(signed.model_dump(mode="json"))
-
-    def read_rejections() -> tuple[EntryView, ...]:
-        entries = console.deps.store.ledger.entries_newest_first(job=view.job_id, types=(EventType.APPROVAL_REJECTED,)).items
-        return tuple(entry for entry in entries if entry.data["received"] == received)
-
-    before = await to_thread.run_sync(read_rejections)
+    sent = signed.model_dump(mode="json")
+    received, read_to = digest_of(sent), (await to_thread.run_sync(console.deps.store.ledger.head)).position
     # A session revokes what an approval gave as soon as it reads that the approval is withdrawn. Only the workflow counts everything else.
     has_session = is_withdrawal and view.state is RequestState.APPROVED and job is not None and job.state is JobState.RUNNING
     requested = [withdrawal_requested_event(view, caller.person, signed, at=console.deps.now())] if has_session else []
@@ -76,36 +72,31 @@ async def submit_decision(
     if isinstance(failure, WorkflowGone):
         raise Conflict("the job is no longer running")
 
-    def own_answers(request: RequestView) -> list[ApprovalView]:
-        return [item for item in request.approvals if item.approver_id == caller.person.id]
+    def read_responses() -> list[EntryView]:
+        """Return the entries by which the worker has counted or rejected this decision since it was sent."""
+        nonlocal read_to
+        entries = console.deps.store.ledger.entries(job=view.job_id, types=RESPONSE_TYPES, after=read_to).items
+        # Strangers may have filled the first pages with decisions that were rejected.
+        read_to = entries[-1].position if entries else read_to
+        return [entry for entry in entries if entry.data.get("signed") == sent or entry.data.get("received") == received]
 
-    def is_counted(now: RequestView) -> bool:
-        old, new = own_answers(view), own_answers(now)
-        if not is_withdrawal:
-            # The same person may also have decided at a lower tier, or have decided differently at the same moment.
-            sent = tuple(body.statement[name] for name in ("decision", "ttl", "action"))
-            return any((item.decision, item.ttl, item.action) == sent for item in new[len(old) :])
-        has_withdrawn, had_withdrawn = (any(item.withdrawn_at for item in answers) for answers in (new, old))
-        return now.state is RequestState.WITHDRAWN or (has_withdrawn and not had_withdrawn)
-
-    def read_outcome() -> tuple[RequestView, tuple[EntryView, ...]]:
-        # Read the rejections first: then the request shows whoever decided first.
-        rejections = read_rejections()
-        return console.deps.store.requests.get(view.id) or view, rejections
-
-    newest, rejections = await poll_until(
-        (view, before),
-        lambda: to_thread.run_sync(read_outcome),
-        until=lambda now: is_counted(now[0]) or len(now[1]) > len(before),
+    responses = await poll_until(
+        list[EntryView](),
+        lambda: to_thread.run_sync(read_responses),
+        until=bool,
         every_s=FIRST_POLL_DELAY_S,
         max_every_s=MAX_POLL_INTERVAL_S,
         timeout_s=COUNT_TIMEOUT_S,
     )
-    if is_counted(newest) or len(rejections) == len(before):
-        return newest, is_counted(newest)
+    newest = await to_thread.run_sync(console.deps.store.requests.get, view.id) or view
+    # Whoever withdraws an approval at the same moment as somebody else has what they want, too.
+    is_withdrawn = is_withdrawal and newest.state is RequestState.WITHDRAWN
+    is_counted = is_withdrawn or any(entry.type != EventType.APPROVAL_REJECTED for entry in responses)
+    if is_counted or not responses:
+        return newest, is_counted
     if newest.state is not RequestState.PENDING:
         raise Conflict(not_pending_text(newest))
-    raise Forbidden(f"the decision is not valid: {rejections[0].data['why']}")
+    raise Forbidden(f"the decision is not valid: {responses[0].data['why']}")
 
 
 def withdraw_unsigned(console: Console, caller: Caller, request: str, reason: str) -> RequestView:
@@ -234,7 +225,7 @@ def _check_decision(deps: Deps, caller: Caller, view: RequestView, job: JobView,
     absent = statement.on_behalf_of if statement.decision != WITHDRAW else None
     if absent and (answered := why_no_delegate_of(deps, view, absent, requester_id=job.requester_id)):
         raise Conflict(answered)
-    _require_grantable(deps, caller, view, ladder, statement)
+    _require_grantable(deps, caller, view, statement)
 
 
 def require_entitlement(deps: Deps, caller: Caller, view: RequestView, job: JobView, decision: Any) -> None:
@@ -283,30 +274,31 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
     require_checks("decision", checks)
 
 
-def _require_grantable(deps: Deps, caller: Caller, view: RequestView, ladder: Ladder, statement: DecisionStatement) -> None:
+def _require_grantable(deps: Deps, caller: Caller, view: RequestView, statement: DecisionStatement) -> None:
     """Raise Forbidden for an approval if the catalog no longer offers the access, if Vault's control group would not count the approval, or if
     policy now denies what it grants, narrowed or not.
     """
     if statement.decision not in {"approve", BREAK_GLASS}:
         return
-    breaks_glass = statement.decision == BREAK_GLASS
-    grant = _grant_after(view, action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=breaks_glass)
-    refused = why_not_offered(deps, (view.resource, Action(view.action))) or _why_lock_refuses(
-        deps, caller, view, action=statement.action, break_glass=breaks_glass
-    )
-    if why := refused or _why_grant_denied(deps, view, grant, tier=ladder.current):
+    terms = GrantTerms(action=statement.action, ttl=statement.ttl, tools=statement.tools, break_glass=statement.decision == BREAK_GLASS)
+    if why := why_not_offered(deps, (view.resource, Action(view.action))) or why_approval_refused(deps, caller, view, terms):
         raise Forbidden(f"the decision is not valid: {why}")
 
 
-def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, *, action: Action, break_glass: bool = False) -> Rejection | None:
-    """Return why policy, Vault's control group or the job's order would refuse an approval by the caller with this action now; None if none would.
+def why_approval_refused(deps: Deps, caller: Caller, view: RequestView, terms: GrantTerms) -> Rejection | None:
+    """Return why policy, Vault's control group or the job's order would refuse an approval by the caller on these terms now; None if none would.
 
     Raises RetryLater if that cannot be checked now. Blocking, for a thread.
     """
-    if rejection := _why_lock_refuses(deps, caller, view, action=action, break_glass=break_glass):
+    if rejection := _why_lock_refuses(deps, caller, view, action=terms.action, break_glass=terms.break_glass):
         return rejection
-    grant = _grant_after(view, action=action, ttl=view.ttl, tools=None, break_glass=break_glass)
-    return _why_grant_denied(deps, view, grant, tier=max(view.current_tier, 1))
+    requested = GrantTerms(action=Action(view.action), ttl=view.ttl, break_glass=terms.break_glass, tools=view.tools)
+    earlier = (GrantTerms(action=Action(item.action or view.action), ttl=item.ttl, tools=item.tools) for item in view.counting_approvals)
+    # The strictest of all approvals counts.
+    grant = requested.narrowed_by((terms, *earlier))
+    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
+    tier = max(view.tier, view.current_tier, 1)
+    return evaluated if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=tier)
 
 
 def _why_lock_refuses(deps: Deps, caller: Caller, view: RequestView, *, action: Action, break_glass: bool) -> Rejection | None:
@@ -341,15 +333,3 @@ def why_no_delegate_of(deps: Deps, view: RequestView, absent: str, *, requester_
     if person is None or deps.config.current().tiers.tier_of(person.groups) < view.current_tier:
         return Rejection("tier_too_low", f"this person may not decide at tier {view.current_tier}")
     return None
-
-
-def _grant_after(view: RequestView, *, action: Action, ttl: int, tools: BoundedTools | None, break_glass: bool) -> GrantTerms:
-    """Return the terms of a request after one more approval: the strictest of all approvals."""
-    requested = GrantTerms(action=Action(view.action), ttl=view.ttl, break_glass=break_glass, tools=view.tools)
-    earlier = (GrantTerms(action=Action(item.action or view.action), ttl=item.ttl, tools=item.tools) for item in view.counting_approvals)
-    return requested.narrowed_by((GrantTerms(action=action, ttl=ttl, tools=tools), *earlier))
-
-
-def _why_grant_denied(deps: Deps, view: RequestView, grant: GrantTerms, *, tier: int) -> Rejection | None:
-    evaluated = evaluate_grant(deps, view.job_id, request_number_of(view.id), grant)
-    return evaluated if isinstance(evaluated, Rejection) else why_policy_denies_grant(grant, evaluated[0], tier=tier)

@@ -5,15 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field, StringConstraints, model_validator
+from pydantic import Field, StringConstraints, model_validator
 from pydantic.config import JsonDict
 
 from justenough.domain.approvals.statements import SignedStatement
 from justenough.domain.core.base_model import Message, Model
 from justenough.domain.core.canonical_json import Digest
 from justenough.domain.core.untrusted_yaml import check_json
-from justenough.domain.jobs.credentials import Decision
-from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Beyond, JobState
 
 MAX_STOP_REASON_CHARS = 1000
@@ -62,10 +60,8 @@ class StrictBody(Model):
         return value
 
 
-class NewJob(StrictBody):
+class NewJob(StrictBody, json_schema_extra={"examples": [EXAMPLE_DRY_RUN]}):
     """An order for a job. With `dry_run` nothing is signed, stored or started."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DRY_RUN]})
 
     id: Annotated[str, StringConstraints(max_length=64)] | None = None
     spec: Any
@@ -80,10 +76,8 @@ class NewJob(StrictBody):
     dry_run: bool = False
 
 
-class SignedBody(StrictBody):
+class SignedBody(StrictBody, json_schema_extra={"examples": [EXAMPLE_DECISION]}):
     """A signed statement: a decision, a review or a delegation."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [EXAMPLE_DECISION]})
 
     statement: dict[str, Any]
     signature: Annotated[str, StringConstraints(max_length=512)]
@@ -93,26 +87,20 @@ class SignedBody(StrictBody):
         return SignedStatement(statement=self.statement, signature=self.signature)
 
 
-class WithdrawBody(StrictBody):
+class WithdrawBody(StrictBody, json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]}):
     """The reason to withdraw an approval."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "The ticket was a fake"}]})
 
     reason: Annotated[str, StringConstraints(max_length=1000, pattern=r"\S")]
 
 
-class StopBody(StrictBody):
+class StopBody(StrictBody, json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]}):
     """The reason to cancel or kill a job."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "It reads orders of another tenant"}]})
 
     reason: Annotated[str, StringConstraints(max_length=MAX_STOP_REASON_CHARS)] = ""
 
 
-class ClaimBody(StrictBody):
+class ClaimBody(StrictBody, json_schema_extra={"examples": [{"seconds": 900}]}):
     """The duration of a claim."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"seconds": 900}]})
 
     seconds: Annotated[int, Field(ge=60, le=8 * 3600)] = 15 * 60
 
@@ -133,12 +121,6 @@ class DryRequest(Message):
     policy_reasons: Mapping[str, str] = {}
     """By id, the comment above each policy that decided."""
     errors: tuple[str, ...] = ()
-
-    @classmethod
-    def of(cls, access: Access, decision: Decision, reasons: Mapping[str, str]) -> DryRequest:
-        """Return the view of policy's decision on one access of a spec, with the sentences of the policies."""
-        asked = {"action": access.action.value, "at": access.at, "ttl": access.ttl, **decision.model_dump()}
-        return cls(resource=access.resource, policy_reasons=reasons, **asked)
 
 
 class DryTool(DryRequest):

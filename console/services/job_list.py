@@ -41,7 +41,7 @@ def job_page(
         requested = store.jobs.with_request_for([job.id for job in page.items], traits.resource)
         return Page(items=tuple(job for job in page.items if job.id in requested), next=page.next)
 
-    return first_visible_page(read, traits.has, cursor=cursor)
+    return first_visible_page(read, lambda jobs: filter(traits.has, jobs), cursor=cursor)
 
 
 def parse_labels(labels: Sequence[str]) -> dict[str, str]:

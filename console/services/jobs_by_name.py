@@ -19,8 +19,6 @@ MAX_RUNS = 100
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """One run of a job."""
-
     job: JobSummary
     requests: Sequence[RequestView]
 

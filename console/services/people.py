@@ -34,7 +34,6 @@ class PersonRecord:
     """Delegations in force, by them or to them."""
 
     def count(self, decision: str) -> int:
-        """Return how many of these decisions are of a kind."""
         return sum(approval.decision == decision for _, approval in self.decisions)
 
 

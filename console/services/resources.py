@@ -57,8 +57,7 @@ def resource_access(console: Console, caller: Caller, name: str) -> ResourceAcce
         for action in Action
         for request in store.requests.of_action(name, action.value, requester_id=whose, limit=MAX_REQUESTS_PER_ACTION)
     ]
-    console.job_owners.preload(request.job_id for request in newest)
-    readable = [request for request in newest if console.job_owners.can_read(caller, request.job_id)]
+    readable = console.job_owners.readable(caller, newest, lambda request: request.job_id)
     # What the caller may not read is left out of a page.
     size = MAX_CREDENTIALS if caller.can_read_all else MAX_PAGE_SIZE
     active = credential_page(console, caller, CredentialFilters(live=True, resource=name), limit=size, cursor=None).items

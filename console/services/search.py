@@ -131,9 +131,7 @@ def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, 
 
 def readable(console: Console, caller: Caller, hits: Iterable[SearchHit]) -> tuple[SearchHit, ...]:
     """Return the hits whose job the caller may read."""
-    found = tuple(hits)
-    console.job_owners.preload(hit.job for hit in found)
-    return tuple(hit for hit in found if console.job_owners.can_read(caller, hit.job))
+    return console.job_owners.readable(caller, hits, lambda hit: hit.job)
 
 
 def suggest(query: str, names: Iterable[str]) -> tuple[str, ...]:

@@ -8,16 +8,13 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TypeVar
 
-from pydantic import ValidationError
-
 from console.auth.authorization import Caller
 from console.services.inputs import SignedBody
 from justenough.domain.approvals.statements import DecisionStatement, DelegationStatement, ReviewStatement, why_not_valid_now
 from justenough.domain.approvals.verification import read_statement
-from justenough.domain.core.errors import Forbidden, InvalidInput, Problem
+from justenough.domain.core.errors import Forbidden, Problem, raise_problems
 from justenough.domain.core.rejection import Rejection
-from justenough.domain.core.untrusted_yaml import to_yaml_path
-from justenough.domain.core.validation_messages import describe_error
+from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.services.dependencies import Deps
 from justenough.services.verify_order import build_approval_verifier
 
@@ -31,10 +28,7 @@ StatementChecks = Mapping[str, tuple[bool, str]]
 def parse_own_statement(model: type[S], body: SignedBody, caller: Caller) -> S:
     """Return the parsed statement. Raises InvalidInput with every problem by path, Forbidden if it names a person other than the caller."""
     kind = str(model.model_fields["type"].default)
-    try:
-        statement = model.model_validate(body.statement)
-    except ValidationError as error:
-        raise InvalidInput(kind, statement_problems(error)) from error
+    statement = validate_model(kind, model, body.statement, within=("statement",))
     if statement.person != caller.person.id:
         raise Forbidden(f"the {kind} is another person's: its statement names a different person than the token")
     return statement
@@ -55,14 +49,4 @@ def validate_statement(deps: Deps, statement: D, body: SignedBody, checks: State
 
 def require_checks(kind: str, checks: StatementChecks) -> None:
     """Raise InvalidInput with a problem for each wrong key of a statement."""
-    problems = tuple(Problem(f"statement.{name}", message) for name, (is_wrong, message) in checks.items() if is_wrong)
-    if problems:
-        raise InvalidInput(kind, problems)
-
-
-def statement_problems(error: ValidationError) -> tuple[Problem, ...]:
-    """Return the problems of a statement, by path."""
-    return tuple(
-        Problem(to_yaml_path(("statement", *item["loc"])), describe_error(item))
-        for item in error.errors(include_url=False, include_input=False)
-    )
+    raise_problems(kind, (Problem(f"statement.{name}", message) for name, (is_wrong, message) in checks.items() if is_wrong))

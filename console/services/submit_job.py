@@ -10,23 +10,21 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 import structlog
-from pydantic import ValidationError
 
 from console.concurrency.quotas import Quotas
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.policy_reasons import policy_reasons
-from console.services.signed_statements import statement_problems
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, OverQuota, Problem, RetryLater
+from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, OverQuota, Problem, RetryLater, raise_problems
 from justenough.domain.core.ids import first_job_id, installation_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
-from justenough.domain.core.untrusted_yaml import MAX_BYTES
+from justenough.domain.core.untrusted_yaml import MAX_BYTES, validate_model
 from justenough.domain.jobs.bundle import bundle_digest, check_bundle
 from justenough.domain.jobs.credentials import HeldAccess
 from justenough.domain.jobs.spec import JobSpec, checked_spec
@@ -88,8 +86,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
     problems = _parent_problems(deps, person, body.parent, "parent")
     if not problems and body.parent is not None:
         problems = list(parent_limit_problems(deps, spec, body.parent))
-    if problems:
-        raise InvalidInput("order", tuple(problems))
+    raise_problems("order", problems)
     current = deps.config.current()
     facts = JobFacts(id=body.id or "dry-run", spec=spec, requester=person.id, requester_groups=person.groups)
     touched = inherit_touched(deps, body.parent, HeldAccess())
@@ -100,8 +97,9 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
             touched = rules.with_issued(touched, step.access.resource, step.access.action)
 
     def view_of(step: DryRunStep) -> DryRequest:
-        reasons = policy_reasons(deps, step.decision.policies, digest=step.decision.policy_digest)
-        return DryRequest.of(step.access, step.decision, reasons)
+        access, decision = step.access, step.decision
+        decided = {**decision.model_dump(), "policy_reasons": policy_reasons(deps, decision.policies, digest=decision.policy_digest)}
+        return DryRequest(resource=access.resource, action=access.action.value, at=access.at, ttl=access.ttl, **decided)
 
     tools = [
         DryTool(tool=name, beyond=step.context.beyond, **dict(view_of(step)))
@@ -143,9 +141,7 @@ def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
 
 def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     _parse_spec(deps, body)
-    missing = [name for name in ("id", "statement", "signature") if getattr(body, name) is None]
-    if missing:
-        raise InvalidInput("order", tuple(Problem(name, "required") for name in missing))
+    raise_problems("order", (Problem(name, "required") for name in ("id", "statement", "signature") if getattr(body, name) is None))
     assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
@@ -220,16 +216,12 @@ def _parse_spec(deps: Deps, body: NewJob) -> JobSpec:
     except InvalidInput as error:
         more = [problem for problem in problems_in_draft(body.spec, catalog) if problem not in error.problems]
         raise InvalidInput(error.what, (*error.problems, *more)) from error
-    if problems := problems_in_spec(spec, catalog):
-        raise InvalidInput("job spec", problems)
+    raise_problems("job spec", problems_in_spec(spec, catalog))
     return spec
 
 
 def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -> None:
-    try:
-        statement = OrderStatement.model_validate(order.order.statement)
-    except ValidationError as error:
-        raise InvalidInput("order", statement_problems(error)) from error
+    statement = validate_model("order", OrderStatement, order.order.statement, within=("statement",))
     if statement.person != person.id:
         raise Forbidden("the order's statement names a different person than the token")
     expected = {
@@ -250,8 +242,7 @@ def _validate_order(deps: Deps, person: Person, order: JobInput, body: NewJob) -
         problems.append(Problem("bundle", "there is no bundle with this digest; POST it to /api/v1/bundles first"))
     if order.bundle is None and order.spec["run"].get("workdir") is not None:
         problems.append(Problem("bundle", "required, because the spec has a workdir"))
-    if problems:
-        raise InvalidInput("order", tuple(problems))
+    raise_problems("order", problems)
 
 
 def _parent_problems(deps: Deps, person: Person, parent: str | None, path: str) -> list[Problem]:

@@ -94,6 +94,13 @@ class JobOwners:
         """Whether the caller may read this job. Only callers who may read everything can read entries without a job."""
         return caller.can_read_all or caller.can_read_jobs_of(self.owner_of(job) or "")
 
+    def readable(self, caller: Caller, items: Iterable[T], job_of: Callable[[T], str]) -> tuple[T, ...]:
+        """Return the items whose jobs the caller may read, with at most one query for all their owners."""
+        found = tuple(items)
+        if not caller.can_read_all:
+            self.preload(map(job_of, found))
+        return tuple(item for item in found if self.can_read(caller, job_of(item)))
+
 
 def visible_request(store: Store, owners: JobOwners, caller: Caller, request: str) -> RequestView:
     """Return a request that the caller may read. Raises NotFound for any other."""
@@ -105,9 +112,7 @@ def visible_request(store: Store, owners: JobOwners, caller: Caller, request: st
 
 def visible_answered_requests(store: Store, owners: JobOwners, caller: Caller, person: str, *, limit: int) -> tuple[RequestView, ...]:
     """Return the requests that a person (entity id) answered and that the caller may read, those with the newest answers first."""
-    answered = store.inbox.list_answered_by(person, limit)
-    owners.preload(view.job_id for view in answered)
-    return tuple(view for view in answered if owners.can_read(caller, view.job_id))
+    return owners.readable(caller, store.inbox.list_answered_by(person, limit), lambda view: view.job_id)
 
 
 def job_for(store: Store, caller: Caller, job: str) -> JobView:
@@ -119,12 +124,16 @@ def job_for(store: Store, caller: Caller, job: str) -> JobView:
 
 
 def first_visible_page(
-    read: Callable[[str | None], Page[T]], is_visible: Callable[[T], bool], *, cursor: str | None, max_pages: int = MAX_PAGES_READ
+    read: Callable[[str | None], Page[T]],
+    keep: Callable[[Sequence[T]], Iterable[T]],
+    *,
+    cursor: str | None,
+    max_pages: int = MAX_PAGES_READ,
 ) -> Page[T]:
     """Return the visible items of the first page that has any; `next` continues after that page. Reads at most `max_pages`."""
     for _ in range(max_pages):
         page = read(cursor)
-        visible = tuple(item for item in page.items if is_visible(item))
+        visible = tuple(keep(page.items))
         cursor = page.next
         if visible or cursor is None:
             return Page(items=visible, next=cursor)

@@ -9,6 +9,7 @@ import structlog
 from anyio import to_thread
 
 from console.concurrency.caches import SingleFlightCache
+from console.concurrency.loops import repeat
 from console.temporal.client import ScheduleStatus, TemporalGateway, TemporalUnavailable
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, EventType
@@ -61,18 +62,17 @@ class ScheduleSync:
         """Reconcile at start, when the configuration changes, and every RECONCILE_INTERVAL_S, until cancelled."""
         done, due = "", 0.0
         loop, config = asyncio.get_running_loop(), self._deps.config
-        while True:
-            try:
-                # An invalid configuration must not delete schedules.
-                digest = await to_thread.run_sync(lambda: None if config.alarm else config.current().digest)
-                if digest is not None and (digest != done or loop.time() >= due):
-                    await self.reconcile()
-                    done, due = digest, loop.time() + (RETRY_DELAY_S if self._problems else RECONCILE_INTERVAL_S)
-            except Exception as error:  # noqa: BLE001 - no other task updates the schedules, so this continues for as long as the console runs
-                log.warning("schedules cannot be updated now", error=type(error).__name__, why=str(error)[:200])
-                done, due = "", loop.time() + RETRY_DELAY_S
-                await asyncio.sleep(RETRY_DELAY_S)
-            await asyncio.sleep(POLL_INTERVAL_S)
+
+        async def reconcile_if_due() -> None:
+            nonlocal done, due
+            # An invalid configuration must not delete schedules.
+            digest = await to_thread.run_sync(lambda: None if config.alarm else config.current().digest)
+            if digest is not None and (digest != done or loop.time() >= due):
+                done, due = digest, loop.time() + RETRY_DELAY_S
+                await self.reconcile()
+                due = loop.time() + (RETRY_DELAY_S if self._problems else RECONCILE_INTERVAL_S)
+
+        await repeat(reconcile_if_due, every_s=POLL_INTERVAL_S, failure="schedules cannot be updated now")
 
     def recorded_pause(self, name: str) -> str | None:
         """Return who paused a schedule, and why, if nobody has unpaused it since. Blocking. Raises RetryLater."""

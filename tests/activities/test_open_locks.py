@@ -20,7 +20,7 @@ from console.services.decide_request import why_approval_refused
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
 from justenough.adapters.vault import VaultRefused, control_groups
-from justenough.domain.approvals.ladder import ApprovalAnswer, Ladder
+from justenough.domain.approvals.ladder import ApprovalAnswer, GrantTerms, Ladder
 from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.models import ResolvedIssue
 from justenough.domain.contracts.workflow_messages import ControlGroupsInput, ControlGroupsResult, JobInput
@@ -242,7 +242,7 @@ def test_break_glass_waits_for_the_authorizations_that_vault_requires(at: Desk, 
         caller = Caller(second, desk.deps.config.current().tiers, expires=0)
 
         def why_console_refuses() -> str | None:
-            rejection = why_approval_refused(desk.deps, caller, view, action=Action.WRITE, break_glass=True)
+            rejection = why_approval_refused(desk.deps, caller, view, GrantTerms(action=Action.WRITE, ttl=view.ttl, break_glass=True))
             return rejection.code if rejection else None
 
         assert why_console_refuses() == "control_group_waiting"

@@ -184,7 +184,15 @@ class Served:
         found: dict[str, Any] = (await self.get(f"/requests/{request['id']}", "auditor")).json()
         return found
 
-    def record_answer(self, request: dict[str, Any], who: str, *, verdict: str = "approved", absent: str | None = None) -> None:
+    def record_answer(
+        self,
+        request: dict[str, Any],
+        who: str,
+        *,
+        verdict: str = "approved",
+        absent: str | None = None,
+        signed: Mapping[str, Any] = samples.SIGNED,
+    ) -> None:
         """Record an answer as the worker would once it has counted it."""
         answer = samples.approval_decision(
             verdict,
@@ -199,6 +207,7 @@ class Served:
             action=request["action"],
             absent=absent,
             absent_id=self.people[absent].id if absent else None,
+            signed=signed,
         )
         self.store.ledger.append([answer])
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Self
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Query
-from pydantic import ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
 from console.api.dependencies import Anyone, AuthenticatedRoute, Member
 from console.http.dependencies import TheConsole
@@ -155,10 +155,10 @@ class CatalogView(Message):
     withheld: tuple[WithheldView, ...] = ()
 
 
-class AcknowledgeBody(StrictBody):
+class AcknowledgeBody(
+    StrictBody, json_schema_extra={"examples": [{"item": "schedule/nightly-report", "note": "The database is being moved"}]}
+):
     """The item that the caller takes care of."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"item": "schedule/nightly-report", "note": "The database is being moved"}]})
 
     item: Annotated[str, StringConstraints(min_length=1, max_length=300)]
     """The item's `key`."""

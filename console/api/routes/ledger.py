@@ -56,7 +56,9 @@ def list_entries(
         lambda position: console.deps.store.ledger.entries(
             job=job, types=types, since=since, until=until, after=after if position is None else parse_position(position), limit=limit
         ),
-        lambda entry: is_about(entry.data, person=person, resource=resource) and console.job_owners.can_read(caller, entry.job),
+        lambda entries: console.job_owners.readable(
+            caller, (entry for entry in entries if is_about(entry.data, person=person, resource=resource)), lambda entry: entry.job
+        ),
         cursor=cursor,
     )
     if page.next is None:

@@ -73,7 +73,7 @@ def list_requests(
         lambda after: store.requests.list(
             state=state.state, job=job, requester_id=caller.requester_filter, beginning=beginning, limit=limit, cursor=after
         ),
-        is_visible,
+        lambda views: filter(is_visible, views),
         cursor=cursor,
     )
 

@@ -6,7 +6,7 @@ from typing import Annotated
 
 from anyio import to_thread
 from fastapi import APIRouter, Path, Response
-from pydantic import ConfigDict, StringConstraints
+from pydantic import StringConstraints
 
 from console.api.dependencies import AuthenticatedRoute, Launcher, Member
 from console.http.dependencies import IdempotencyKey, TheConsole
@@ -23,18 +23,14 @@ ScheduleName = Annotated[str, Path(max_length=63, description="A schedule's name
 router = APIRouter(route_class=AuthenticatedRoute, tags=["schedules"])
 
 
-class PauseBody(StrictBody):
+class PauseBody(StrictBody, json_schema_extra={"examples": [{"reason": "the database is being moved tonight"}]}):
     """The reason for pausing a schedule."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "the database is being moved tonight"}]})
 
     reason: Annotated[str, StringConstraints(min_length=1, max_length=1000)]
 
 
-class RunBody(StrictBody):
+class RunBody(StrictBody, json_schema_extra={"examples": [{"reason": "last night's run was missed"}]}):
     """The reason for running a schedule's job now."""
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"reason": "last night's run was missed"}]})
 
     reason: Annotated[str, StringConstraints(max_length=500)] = ""
 

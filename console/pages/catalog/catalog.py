@@ -37,8 +37,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class PolicyTestResult:
-    """A table of policy tests with the current results."""
-
     name: str
     table: PolicyTestTable | None
     results: Sequence[CaseResult]

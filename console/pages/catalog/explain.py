@@ -89,7 +89,6 @@ class FormErrors:
             self.add(how, "is not valid: " + ("see below" if len(self.others) > 1 else str(self.others[0])))
 
     def __bool__(self) -> bool:
-        """Whether there are errors."""
         return bool(self.fields or self.others)
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+import asyncio
+from collections.abc import Mapping
 from functools import partial
+from itertools import starmap
 from typing import Annotated, NamedTuple
 
-import anyio
 from anyio import to_thread
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import HTMLResponse
@@ -20,7 +21,7 @@ from console.pages.page_user import PageMember, PageUser, TheForm
 from console.pages.rendering import render
 from console.pages.routing import PageRoute
 from console.services.console import Console
-from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, Stale
+from justenough.domain.core.errors import InvalidInput, JustEnoughError, Problem, Stale, raise_problems
 from justenough.domain.inbox.pending import CAREFUL_TIER, batch_key_of
 from justenough.domain.readmodel.views import RequestView
 
@@ -51,44 +52,33 @@ async def batch(
     except InvalidInput as error:
         notice = BatchNotice(error.problems, str(form.get("kind", "")), frozenset(digests), draft.reason)
         return await to_thread.run_sync(partial(inbox_page, request, console, visitor, filters, notice=notice))
-    first = next(iter(views.values()))
-    outcomes: dict[str, BatchOutcome] = {}
 
-    async def decide(view: RequestView) -> None:
+    async def decide(view: RequestView) -> BatchOutcome:
         try:
             if digests[view.id] != view.digest:
                 raise Stale("this request changed since you opened it; open it and review it again")
             now, counted = await submit_answer(console, visitor, view, answer)
-            outcomes[view.id] = BatchOutcome(now, counted=counted, why="")
+            return BatchOutcome(now, counted=counted, why="")
         except JustEnoughError as error:
-            outcomes[view.id] = BatchOutcome(view, counted=False, why=error.for_callers)
+            return BatchOutcome(view, counted=False, why=error.for_callers)
 
-    async with anyio.create_task_group() as group:
-        for view in views.values():
-            group.start_soon(decide, view)
-    in_order = [outcomes[name] for name in views]
-    return render(request, "batch.html", outcomes=in_order, answer=answer, kind=batch_key_of(first))
+    outcomes = await asyncio.gather(*map(decide, views.values()))
+    return render(request, "batch.html", outcomes=outcomes, answer=answer, kind=batch_key_of(next(iter(views.values()))))
 
 
 def _parse_batch(
     console: Console, visitor: PageUser, digests: Mapping[str, str], draft: AnswerDraft
 ) -> tuple[Mapping[str, RequestView], FormAnswer]:
     """Return the selected requests and the decision on them. Raises InvalidInput."""
-    views = _readable_requests(console, visitor, digests)
+    # Only those that the user may read, so that nobody learns which other ids exist. No id contains NUL, and PostgreSQL rejects it in a query.
+    found = console.deps.store.requests.by_ids(name for name in digests if "\0" not in name)
+    views = {view.id: view for view in console.job_owners.readable(visitor.caller, found.values(), lambda view: view.job_id)}
     _require_one_kind(views, digests)
     if draft.decision not in {"approve", "deny"}:
         raise InvalidInput("form", (Problem("", "Press Approve selected or Deny selected."),))
     answer, errors = parse_answer(draft._replace(ttl="", action="", absent="", confirm=""), next(iter(views.values())))
-    if errors:
-        raise InvalidInput("form", tuple(Problem(name, why) for name, why in errors.items()))
+    raise_problems("form", starmap(Problem, errors.items()))
     return views, answer
-
-
-def _readable_requests(console: Console, visitor: PageUser, names: Iterable[str]) -> Mapping[str, RequestView]:
-    """Return only the requests that the user may read, so that nobody learns which other ids exist."""
-    # No id contains NUL, and PostgreSQL rejects it in a query.
-    views = console.deps.store.requests.by_ids(name for name in names if "\0" not in name)
-    return {name: view for name, view in views.items() if console.job_owners.can_read(visitor.caller, view.job_id)}
 
 
 def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, str]) -> None:
@@ -102,5 +92,4 @@ def _require_one_kind(views: Mapping[str, RequestView], digests: Mapping[str, st
         problems.append("Only requests with the same job name, resource, action and tier can be decided together.")
     if any(view.current_tier >= CAREFUL_TIER for view in views.values()):
         problems.append(f"Requests at tier {CAREFUL_TIER} and above must be decided one at a time.")
-    if problems:
-        raise InvalidInput("form", tuple(Problem("", problem) for problem in problems))
+    raise_problems("form", (Problem("", problem) for problem in problems))

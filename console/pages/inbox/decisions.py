@@ -57,8 +57,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class FormAnswer:
-    """A parsed decision form."""
-
     decision: DecisionKind
     reason: str
     absent: str | None
@@ -68,7 +66,6 @@ class FormAnswer:
 
 @router.post("/inbox/{name}/answer")
 async def answer(request: Request, console: TheConsole, visitor: ThePageUser, form: TheForm, name: str) -> Response:
-    """Submit a decision on a request."""
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(_show_again, request, console, visitor, draft)
@@ -111,7 +108,6 @@ def claim(console: TheConsole, visitor: PageApprover, form: TheForm, name: str) 
 
 @router.post("/inbox/{name}/review")
 async def review(request: Request, console: TheConsole, visitor: PageApprover, form: TheForm, name: str) -> Response:
-    """Submit a break-glass review."""
     draft = drafts.draft_from_form(form)
     card = await to_thread.run_sync(card_of, console, visitor.caller, name)
     again = partial(_show_again, request, console, visitor, draft)

@@ -34,7 +34,6 @@ from justenough.domain.core.errors import InvalidInput, Problem
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import Difference
 from justenough.domain.inbox.pending import (
-    RequestBatch,
     TimeoutOutcome,
     claim_by_other,
     group_into_batches,
@@ -66,18 +65,6 @@ class QueueLine(NamedTuple):
     deciders: tuple[GroupMembers, ...]
     """Who else can decide it."""
     silence: TimeoutOutcome
-
-
-class RequestGroup(NamedTuple):
-    """Requests of one kind that the user can decide, by deadline."""
-
-    batch: RequestBatch
-    lines: tuple[QueueLine, ...]
-
-    @property
-    def kind(self) -> str:
-        """The kind as a form sends it back: `refund-triage refunds-db write 1`."""
-        return " ".join(map(str, self.batch.kind))
 
 
 class InboxQueue(NamedTuple):
@@ -129,15 +116,12 @@ class InboxFilters(Message):
     cursor: Annotated[str, Field(max_length=200)] = ""
 
     def shows(self, part: str) -> bool:
-        """Whether a section is on the page."""
         return self.show in {"", part}
 
     def limit(self, part: str) -> int:
-        """Return the maximum number of items of a section."""
         return MAX_CARDS if part in {"mine", self.show} else MAX_OTHERS
 
     def to_waiting_filter(self, caller: Caller, *, mine: bool) -> InboxFilter:
-        """Return the filters as a store query."""
         return InboxFilter(
             person=caller.person.id,
             tier=caller.tier,
@@ -170,10 +154,8 @@ def inbox_page(
     mine, rest = queue(console, caller, filters, mine=True), queue(console, caller, filters, mine=False)
     # The query reads the store alone. Requests that the person cannot decide for another reason are moved to the others here.
     barred = tuple(line for line in mine.lines if line.why_not)
-    decidable = {line.view.id: line for line in mine.lines if not line.why_not}
-    batches = group_into_batches(line.view for line in decidable.values())
-    groups = [RequestGroup(batch, tuple(decidable[view.id] for view in batch.requests)) for batch in batches]
-    if notice.kind not in {group.kind for group in groups if group.batch.together}:
+    batches = group_into_batches((line for line in mine.lines if not line.why_not), lambda line: line.view)
+    if notice.kind not in {batch.kind.form_value for batch in batches if batch.together}:
         notice = notice._replace(kind="")
     return render(
         request,
@@ -182,7 +164,7 @@ def inbox_page(
         stream=stream,
         here="/inbox" if notice.problems else "",
         notice=notice,
-        groups=groups,
+        batches=batches,
         next_mine=mine.next,
         others=InboxQueue((*barred, *rest.lines), rest.next),
         reviews=reviews_for(console, caller, limit=filters.limit("reviews")) if filters.shows("reviews") else (),

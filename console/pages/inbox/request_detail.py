@@ -13,6 +13,7 @@ from console.services.console import Console
 from console.services.decide_request import has_answered, why_approval_refused, why_cannot_answer, why_no_delegate_of, why_own_job
 from console.services.deciders import GroupMembers, barred_people, deciders_from
 from console.services.visibility import job_for, visible_request
+from justenough.domain.approvals.ladder import GrantTerms
 from justenough.domain.core.errors import InvalidInput, RetryLater
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.inbox.diff import Difference, agent_text, call_facts, differences, model_text, request_facts, run_facts, shown_facts
@@ -114,7 +115,6 @@ class RequestCard:
 
     @property
     def agent(self) -> str:
-        """The agent; empty for none."""
         return agent_text(self.spec) if self.spec else ""
 
     @property
@@ -200,7 +200,8 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
     may_break_glass = Role.BREAK_GLASS in caller.roles and pending and not barred and not has_answered(view, me)
 
     def refusal(action: Action, *, break_glass: bool = False) -> str:
-        return _reason(partial(why_approval_refused, deps, caller, view, action=action, break_glass=break_glass))
+        terms = GrantTerms(action=action, ttl=view.ttl, break_glass=break_glass)
+        return _reason(partial(why_approval_refused, deps, caller, view, terms))
 
     no_glass = refusal(action, break_glass=True) if may_break_glass else ""
     less = [name for name in resource.actions if name.rank < action.rank] if resource and not why_not else []

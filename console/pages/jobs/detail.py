@@ -72,8 +72,6 @@ router = APIRouter(route_class=PageRoute, include_in_schema=False)
 
 @dataclass(frozen=True, slots=True)
 class OutputTail:
-    """The last part of a job's output."""
-
     text: str
     seq: int
     """Sequence number of the last chunk; -1 for none."""
@@ -133,7 +131,6 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
 
 @router.get("/jobs/{job}/output")
 def output(job: str, console: TheConsole, visitor: PageMember) -> Response:
-    """Download a job's whole output."""
     view = job_for(console.deps.store, visitor.caller, job)
     chunks, headers = _output_chunks(console, view.id), download_headers(f"{view.id}.txt")
     return StreamingResponse(chunks, media_type="text/plain; charset=utf-8", headers=headers)
@@ -141,7 +138,6 @@ def output(job: str, console: TheConsole, visitor: PageMember) -> Response:
 
 @router.get("/jobs/{job}/spec")
 def spec(job: str, console: TheConsole, visitor: PageMember) -> Response:
-    """Download the signed spec."""
     view = job_for(console.deps.store, visitor.caller, job)
     order = console.deps.store.jobs.order(view.id)
     content = json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False)
@@ -151,7 +147,6 @@ def spec(job: str, console: TheConsole, visitor: PageMember) -> Response:
 @router.get("/jobs/{job}/cancel")
 @router.get("/jobs/{job}/kill")
 def ask_to_stop(request: Request, job: str, console: TheConsole, visitor: ThePageUser) -> Response:
-    """Ask to confirm cancelling or killing a job."""
     view = job_for(console.deps.store, visitor.caller, job)
     visitor.caller.require_right_to_stop(view.requester_id)
     return _render_confirmation(request, visitor, view)
@@ -219,7 +214,6 @@ def _decisions_context(console: Console, view: JobView) -> dict[str, Any]:
 
 
 def _escaped_size(text: str) -> int:
-    """Return the size of a text in bytes after HTML escaping."""
     return len(escape(text).encode())
 
 

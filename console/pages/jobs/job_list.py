@@ -25,7 +25,7 @@ from console.services.console import Console
 from console.services.job_list import JobOrder, JobTraits, job_page, parse_labels
 from justenough.adapters.store.paging import MAX_PAGE_SIZE, iterate_pages
 from justenough.domain.core.base_model import Message
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import InvalidInput, Problem, raise_problems
 from justenough.domain.core.ids import first_job_id
 from justenough.domain.jobs.states import JobState, RevocationState
 from justenough.domain.readmodel.views import JobFilters, JobSummary, Page
@@ -79,8 +79,7 @@ class JobListFilters(Message):
             since = parse_moment(self.since, now=now)
         except ValueError as error:
             problems.append(Problem("since", str(error)))
-        if problems:
-            raise InvalidInput("filter", tuple(problems))
+        raise_problems("filter", problems)
         filters = JobFilters(
             state=self.state or None,
             revocation=RevocationState(self.revocation) if self.revocation else None,
@@ -111,8 +110,6 @@ class JobListView(JobListFilters):
 
 
 class JobExport(JobListFilters):
-    """The filters, and the kind of file."""
-
     format: ExportFormat = "csv"
 
 

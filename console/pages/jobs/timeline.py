@@ -114,18 +114,16 @@ def _draw_row(row: TimelineRow, time_range: TimelineRange) -> DrawnRow:
         right = max(to_percent(time_range, part.until), left + MIN_BLOCK_PERCENT)
         late = row.state == "overdue" or (part.kind == "maybe" and row.state == "doubted")
         blocks.append(DrawnBlock(part.kind, "bad" if late else tone, round(left, 2), round(right - left, 2)))
+    later = row.until if row.until and not row.settled and row.until > time_range.end else None
+    # With its date if the shown time starts on another day.
+    form = "%H:%M:%S" if later and later.date() == time_range.start.date() else "%m-%d %H:%M"
     return DrawnRow(
         row=row,
         state=ROW_STATES.get(row.state, row.state),
-        later_end=_time_text(row.until, time_range) if row.until and not row.settled and row.until > time_range.end else "",
+        later_end=f"{later:{form}}" if later else "",
         blocks=tuple(blocks),
         end=to_percent(time_range, row.settled) if row.settled else None,
     )
-
-
-def _time_text(at: datetime, time_range: TimelineRange) -> str:
-    """Return a moment in UTC, with its date if the shown time starts on another day."""
-    return f"{at:%H:%M:%S}" if at.date() == time_range.start.date() else f"{at:%m-%d %H:%M}"
 
 
 def _draw_tick(time_range: TimelineRange, at: datetime, text: str) -> DrawnTick:

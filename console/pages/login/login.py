@@ -102,7 +102,6 @@ async def log_in(request: Request, console: TheConsole) -> Response:
 
 @pages.get("/login/fresh")
 async def fresh_form(request: Request, visitor: ThePageUser, onward: Annotated[str, Query(alias="next")] = HOME) -> Response:
-    """Ask the user to authenticate again."""
     return _fresh_login_page(request, visitor, onward=local_path(onward))
 
 
@@ -174,7 +173,6 @@ async def log_in_at_vault(request: Request, console: Console, name: str, passwor
 
 
 def refusal_response(request: Request, console: Console, error: GiveUp | RetryLater, *, name: str, onward: str) -> Response:
-    """Render the login form with an error message."""
     response = login_page(request, console, onward=onward, name=name, refusal=_record_refusal(name, error))
     response.headers.update(error.headers if isinstance(error, OverQuota) else {})
     return response

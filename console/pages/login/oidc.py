@@ -103,7 +103,6 @@ async def callback(
     error: Annotated[str, Query()] = "",
     landed: Annotated[str, Query()] = "",
 ) -> Response:
-    """Finish a login at the identity provider."""
     cookie, onward = request.cookies.get(console.cookies.oidc), HOME
     if cookie is None and not landed:
         values = {name: value[:MAX_PARAMETER_LENGTH] for name, value in (("code", code), ("state", state), ("error", error)) if value}

@@ -124,11 +124,13 @@ def check_json(what: str, value: Any) -> None:
     raise_problems(what, islice(_json_problems(value, ()), MAX_PROBLEMS))
 
 
-def validate_model(what: str, model: type[M], value: Any, *, other_names: Mapping[str, str] | None = None) -> M:
+def validate_model(
+    what: str, model: type[M], value: Any, *, within: tuple[str, ...] = (), other_names: Mapping[str, str] | None = None
+) -> M:
     """Parse a value into a model; raise InvalidInput with every problem, by YAML path.
 
-    `other_names`: the right key for each commonly mistaken key, by the mistaken key's path without indexes: `access.duration`. If given,
-    the problem of any other unknown key suggests a similar one.
+    `within`: the value's own path in the input. `other_names`: the right key for each commonly mistaken key, by the mistaken key's path
+    without indexes: `access.duration`. If given, the problem of any other unknown key suggests a similar one.
     """
     try:
         return model.model_validate(value)
@@ -141,7 +143,7 @@ def validate_model(what: str, model: type[M], value: Any, *, other_names: Mappin
                 meant = other_names.get(".".join(part for part in location if isinstance(part, str)))
                 similar = did_you_mean(str(location[-1])[:MAX_KEY_CHARS], _known_keys(model, location))
                 hint = f"; did you mean {meant!r}?" if meant else similar
-            problems.append(Problem(to_yaml_path(part for part in location if part != "[key]"), describe_error(item) + hint))
+            problems.append(Problem(to_yaml_path(part for part in (*within, *location) if part != "[key]"), describe_error(item) + hint))
         raise InvalidInput(what, tuple(problems)) from error
 
 

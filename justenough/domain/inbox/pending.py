@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from datetime import datetime
-from typing import NamedTuple
+from typing import Generic, NamedTuple, TypeVar
 
 from justenough.domain.approvals.tiers import Tiers
 from justenough.domain.readmodel.views import ClaimView, RequestView
+
+T = TypeVar("T")
 
 CAREFUL_TIER = 3
 """From this tier up, an approval needs a typed confirmation and a fresh login, and requests are decided one at a time."""
@@ -36,12 +38,17 @@ class BatchKey(NamedTuple):
     tier: int
     """The current tier."""
 
+    @property
+    def form_value(self) -> str:
+        """The kind as a form sends it back: `refund-triage refunds-db write 1`."""
+        return " ".join(map(str, self))
 
-class RequestBatch(NamedTuple):
-    """Requests of one kind, in their original order."""
+
+class RequestBatch(NamedTuple, Generic[T]):
+    """Requests of one kind, in their original order; or whatever else belongs to each of them."""
 
     kind: BatchKey
-    requests: tuple[RequestView, ...]
+    requests: tuple[T, ...]
 
     @property
     def together(self) -> bool:
@@ -81,11 +88,11 @@ def batch_key_of(view: RequestView) -> BatchKey:
     return BatchKey(view.job_name, view.resource, view.action, view.current_tier)
 
 
-def group_into_batches(views: Iterable[RequestView]) -> tuple[RequestBatch, ...]:
-    """Return requests grouped by kind, in the order of each kind's first request."""
-    kinds: dict[BatchKey, list[RequestView]] = {}
-    for view in views:
-        kinds.setdefault(batch_key_of(view), []).append(view)
+def group_into_batches(items: Iterable[T], view_of: Callable[[T], RequestView]) -> tuple[RequestBatch[T], ...]:
+    """Return the items of requests grouped by the requests' kind, in the order of each kind's first request."""
+    kinds: dict[BatchKey, list[T]] = {}
+    for item in items:
+        kinds.setdefault(batch_key_of(view_of(item)), []).append(item)
     return tuple(RequestBatch(kind, tuple(requests)) for kind, requests in kinds.items())
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -103,6 +104,7 @@ def approval_decision(
     action: str = "write",
     absent: str | None = None,
     absent_id: str | None = None,
+    signed: Mapping[str, Any] = SIGNED,
 ) -> Event:
     request, approved = part_id(job, "r", number), verdict == "approved"
     data: dict[str, Any] = {
@@ -114,7 +116,7 @@ def approval_decision(
         "granted_ttl": ttl if approved else None,
         "action": action,
         "granted_action": action if approved else None,
-        "signed": SIGNED,
+        "signed": signed,
         "on_behalf_of": absent_id or (f"e-{absent}" if absent else None),
         "on_behalf_of_name": absent,
     }

@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 
+from console.auth.vault_directory import ConsoleVault
 from console.concurrency.caches import ThreadCache
 from console.services.deciders import group_members
 from justenough.adapters.configuration.folder import ConfigFolder
@@ -192,7 +193,9 @@ async def test_each_page_that_names_a_tier_names_its_people(served: Served, logg
 async def test_the_first_of_many_members_are_named_and_the_others_counted(
     site: Site, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Vault, "members", lambda *_: tuple(Person(id=f"e-{number}", name=f"p{number:02}") for number in range(12)))
+    monkeypatch.setattr(
+        ConsoleVault, "_read_members", lambda *_: tuple(Person(id=f"e-{number}", name=f"p{number:02}") for number in range(12))
+    )
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     page = await read_words(await logged_in("auditor"), "/catalog/policies")
     assert "support-leads (p00, p01, p02, p03, p04, p05, p06, p07 and 4 more), or any tier above" in page.text
@@ -209,7 +212,7 @@ async def test_a_group_whose_only_member_launched_the_job_has_nobody_else_who_ca
 
 
 def test_somebody_with_the_login_name_of_a_person_who_cannot_decide_is_named(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Vault, "members", lambda *_: (Person(id="e-1", name="ada"), Person(id="e-2", name="ada")))
+    monkeypatch.setattr(ConsoleVault, "_read_members", lambda *_: (Person(id="e-1", name="ada"), Person(id="e-2", name="ada")))
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     (leads,) = group_members(site.console.deps, ["support-leads"], without={"e-1"})
     assert (leads.names, leads.nobody_else) == (("ada",), False)
@@ -243,11 +246,15 @@ async def test_people_who_had_the_console_order_a_job_or_launched_its_ancestor_a
 async def test_without_the_right_to_read_members_the_groups_are_named(
     site: Site, served: Served, logged_in: LogIn, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def refuse(*_: object) -> tuple[Person, ...]:
-        raise VaultDenied("permission denied")
+    read = Vault.read_data
+
+    def refuse_groups(vault: Vault, method: str, path: str, *args: Any) -> dict[str, Any]:
+        if path.startswith("identity/group/name/"):
+            raise VaultDenied("permission denied")
+        return read(vault, method, path, *args)
 
     # An older version ran `vault setup` in this installation.
-    monkeypatch.setattr(Vault, "members", refuse)
+    monkeypatch.setattr(Vault, "read_data", refuse_groups)
     monkeypatch.setattr(site.console.deps.vault, "_member_cache", ThreadCache())
     request = await launch_request(served)
     assert "Can decide: support-leads, security, chiefs." in (await read_words(await logged_in("ops"), f"/inbox/{request['id']}")).text

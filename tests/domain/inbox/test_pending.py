@@ -110,7 +110,7 @@ VIEWS = st.lists(
 @given(VIEWS)
 def test_batches_group_requests_by_kind_and_never_include_several_of_tier_three(kinds: list[dict[str, Any]]) -> None:
     views = [view(number, **kind) for number, kind in enumerate(kinds)]
-    found = group_into_batches(views)
+    found = group_into_batches(views, lambda one: one)
     assert sorted(one.id for batch in found for one in batch.requests) == sorted(one.id for one in views)
     assert all(batch_key_of(one) == batch.kind for batch in found for one in batch.requests)
     assert len({batch.kind for batch in found}) == len(found)
