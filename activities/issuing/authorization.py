@@ -47,6 +47,8 @@ from justenough.services.verify_order import VerifiedOrder, build_approval_verif
 
 MAX_ANSWERS_EXAMINED = 20
 """Answers that are examined for one request: no request has more approvers than that."""
+MAX_REASONS = 3
+"""Reasons why answers do not count that a refusal repeats. The ledger has all of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +95,11 @@ def authorize(
         )
         events += rejected
         if ladder.verdict(deps.config.current().tiers) != "approved":
-            rejection = Rejection("no_quorum", f"it needs tier {ladder.current}, but its valid approvals do not reach the quorum")
+            rejection = Rejection(
+                "no_quorum",
+                f"it needs tier {ladder.current}, but its valid approvals do not reach the quorum "
+                f"({'; '.join([*dict.fromkeys(event.data['why'] for event in rejected)][:MAX_REASONS]) or 'more are needed now'})",
+            )
         elif settled := history.settled.get(request):
             rejection = Rejection("request_settled", f"the request is {settled}")
         else:

@@ -29,7 +29,7 @@ from justenough.adapters.vault.connection import forwarding_headers, parse_answe
 from justenough.adapters.vault.errors import CHECK_ADDRESS, is_plain_http_refused
 from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, RetryLater
 from justenough.domain.core.secret import Secret, why_no_token
-from worker.provisioning.compare import covers, has_changed
+from worker.provisioning.compare import ROLE_PATH, covers, has_changed, unknown_fields_note
 
 REQUEST_TIMEOUT_S = 15.0
 """Seconds per request."""
@@ -140,10 +140,14 @@ class AdminClient:
         if before is not None and covers(before, data):
             return AppliedWrite(path, WriteOutcome.UNCHANGED)
         self.write(path, data)
-        if before is None:
+        if before is None and not ROLE_PATH.search(path):
             return AppliedWrite(path, WriteOutcome.CREATED)
+        after = self.read(path) or {}
+        note = unknown_fields_note(path, after, data)
+        if before is None:
+            return AppliedWrite(path, WriteOutcome.CREATED, note)
         # Vault never returns a password, so it is written each time. The readable values show whether anything changed.
-        return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, self.read(path) or {}) else WriteOutcome.UNCHANGED)
+        return AppliedWrite(path, WriteOutcome.CHANGED if has_changed(before, after) else WriteOutcome.UNCHANGED, note)
 
     def write_unless(self, listed: str, path: str, data: Mapping[str, Any]) -> AppliedWrite:
         """Write, unless the path `listed` has any names. Raises SetupFailed, VaultNotReady."""

@@ -87,6 +87,15 @@ put_shared() {
     fi
 }
 
+# raise_shared PATH FIELD SECONDS FILE: a longer time stays as it is.
+raise_shared() {
+    if [ "$(field "$1" "$2")" -ge "$3" ]; then
+        echo "kept    $1"
+    else
+        put_shared "$1" "$4"
+    fi
+}
+
 put_policy() {
     fill "$2" | "$vault" policy write "$1" - > /dev/null
     echo "written sys/policies/acl/$1"

@@ -11,6 +11,8 @@ from typing import Any
 from justenough.domain.core.units import SECONDS_PER_UNIT
 
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
+ROLE_PATH = re.compile(r"/roles/[^/]+$")
+"""Matches the roles of secrets engines. Vault shows each field of a role; elsewhere it leaves out passwords and the like."""
 # Vault changes these keys by itself.
 VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", "merged_entity_ids", "request_id"})
 
@@ -19,6 +21,12 @@ def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
     """Whether each desired value is present. A value that Vault never returns (a password) counts as absent."""
     visible = visible_values(current)
     return all(key in visible and is_same_value(visible[key], value) for key, value in desired.items())
+
+
+def unknown_fields_note(path: str, current: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
+    """Return a note with the fields of a role that Vault does not know, and so ignored without an error; "" if there is none."""
+    unknown = [key for key in desired if key not in current] if current and ROLE_PATH.search(path) else []
+    return f"Vault ignores {', '.join(unknown)}, which a role here does not have: check the spelling" if unknown else ""
 
 
 def visible_values(current: Mapping[str, Any]) -> dict[str, Any]:

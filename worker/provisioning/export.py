@@ -17,7 +17,7 @@ from typing import Any, Literal, Self
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER
 from justenough.domain.core.secret import Secret
 from worker.provisioning.admin_client import AppliedWrite, WriteOutcome
-from worker.provisioning.mounts import SHARED_PATHS, mount_table
+from worker.provisioning.mounts import LONGEST_LIFE_PATH, NEEDED_LIFE_S, SHARED_PATHS, mount_table
 from worker.provisioning.plan import PlanningClient
 from worker.provisioning.policies import admin_policy
 
@@ -27,6 +27,8 @@ REFERENCE = re.compile(r"\$\{([^{}#]+)#([a-z_]+)\}")
 ExportFormat = Literal["hcl", "terraform"]
 RANDOM = "random"
 """The variable that stands for a new random text in each write."""
+SHARED_DESCRIPTION = "Also write what everybody in the Vault shares. The longest life of tokens becomes eight days, even if it was longer."
+"""Of Terraform's variable `change_shared`."""
 MOUNT_RIGHTS = ("create", "read", "sudo", "update")
 """The capabilities that `sys/auth/…` needs. Mounts of secrets engines do not need sudo, but there it grants nothing more."""
 
@@ -173,6 +175,8 @@ class _Script:
         self.files[file], path = self._with_shell_variables(text), self._with_shell_variables(write.path)
         if write.unless is not None:
             yield f'put_unless "{write.unless}" "{path}" "{file}"'
+        elif write.path == LONGEST_LIFE_PATH:
+            yield f'raise_shared "{path}" max_lease_ttl {NEEDED_LIFE_S} "{file}"'
         else:
             how = "put_shared" if write.path in SHARED_PATHS else "put_once" if write.once else "put"
             yield f'{how} "{path}" "{file}"'
@@ -225,7 +229,7 @@ def _terraform(writes: Sequence[ExportedWrite]) -> str:
     made.document["terraform"] = {"required_providers": providers}
     made.document["variable"] = {
         **{name: {"type": "string", "sensitive": True} for name in variables_of(writes)},
-        "change_shared": {"type": "bool", "default": False, "description": "Also write what everybody in the Vault shares."},
+        "change_shared": {"type": "bool", "default": False, "description": SHARED_DESCRIPTION},
     }
     for number, write in enumerate(writes, 1):
         name = f"w{number:03}_" + re.sub(r"[^A-Za-z0-9_]+", "_", REFERENCE.sub("id", write.path))

@@ -157,9 +157,12 @@ def _ensure_users(
     for name, password in passwords.items():
         path = f"auth/{mount}/users/{name}"
         exists = vault.read(path) is not None
-        token = vault.login(f"auth/{mount}/login/{name}", {"password": password.reveal()}) if exists else None
+        # Whoever is disabled can log in with no password, so their login shows nothing.
+        is_disabled = exists and bool((vault.read(f"identity/entity/name/{name}") or {}).get("disabled"))
+        token = vault.login(f"auth/{mount}/login/{name}", {"password": password.reveal()}) if exists and not is_disabled else None
         if token is not None:
             vault.revoke_token(token)
+        if token is not None or is_disabled:
             yield vault.ensure(path, token_settings)
         else:
             vault.write(path, {"password": password.reveal(), **token_settings})

@@ -10,8 +10,11 @@ from justenough.domain.core.vault_names import HARD_END_HOURS
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.compare import is_same_value
 
+LONGEST_LIFE_PATH = "sys/auth/token/tune"
+NEEDED_LIFE_S = HARD_END_HOURS[-1] * 3600
+"""The life of the longest job's tokens."""
 SHARED_PATHS = {
-    "sys/auth/token/tune": "the longest life of every token",
+    LONGEST_LIFE_PATH: "the longest life of every token",
     "identity/oidc/config": "the issuer of every identity token",
 }
 """Paths that everybody in the Vault, or in the namespace, shares. They are changed only on explicit request."""
@@ -63,12 +66,12 @@ def find_accessor(vault: AdminClient, name: str) -> str | None:
 
 def ensure_token_lifetime(vault: AdminClient) -> AppliedWrite:
     """Ensure that tokens may live as long as the longest job. A shorter maximum would end a job's access too early."""
-    path, needed = "sys/auth/token/tune", HARD_END_HOURS[-1] * 3600
+    path = LONGEST_LIFE_PATH
     current = int((vault.read(path) or {}).get("max_lease_ttl", 0))
-    if current >= needed:
+    if current >= NEEDED_LIFE_S:
         return AppliedWrite(path, WriteOutcome.UNCHANGED)
-    vault.write(path, {"max_lease_ttl": f"{needed}s"})
-    return AppliedWrite(path, WriteOutcome.CHANGED, f"max_lease_ttl {current} s → {needed} s")
+    vault.write(path, {"max_lease_ttl": f"{NEEDED_LIFE_S}s"})
+    return AppliedWrite(path, WriteOutcome.CHANGED, f"max_lease_ttl {current} s → {NEEDED_LIFE_S} s")
 
 
 def apply_catalog_writes(vault: AdminClient, writes: tuple[VaultWrite, ...]) -> Iterator[AppliedWrite]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from justenough.domain.core.canonical_json import to_canonical_json
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, WriteOutcome
-from worker.provisioning.compare import is_same_value, visible_values
+from worker.provisioning.compare import is_same_value, unknown_fields_note, visible_values
 from worker.provisioning.mounts import MOUNT_TABLES, SHARED_PATHS, mount_table
 
 LATER = "(known after apply)"
@@ -73,10 +73,11 @@ class PlanningClient(AdminClient):
         """Compare as AdminClient.ensure does; ignore values that Vault never returns; that method would write them and compare again."""
         before = self.read(path)
         readable = {} if before is None else visible_values(before)
+        note = unknown_fields_note(path, readable, data)
         if before is not None and all(key not in readable or is_same_value(readable[key], value) for key, value in data.items()):
-            return AppliedWrite(path, WriteOutcome.UNCHANGED)
+            return AppliedWrite(path, WriteOutcome.UNCHANGED, note)
         self._remember(path, readable, data)
-        return AppliedWrite(path, WriteOutcome.CREATED if before is None else WriteOutcome.CHANGED)
+        return AppliedWrite(path, WriteOutcome.CREATED if before is None else WriteOutcome.CHANGED, note)
 
     def fill_random(self, text: str) -> str:
         """Leave `${random}` as it is."""

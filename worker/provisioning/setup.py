@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from justenough.adapters.configuration.regular_file import MAX_FILE_BYTES, read_regular_file
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.approvals.tiers import APPROVALS_FILE, Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_of, control_group_problems
@@ -15,7 +16,7 @@ from justenough.domain.catalog.loader import CATALOG_FILE, issue_paths, provisio
 from justenough.domain.catalog.models import Catalog, VaultWrite
 from justenough.domain.catalog.provisioned_sql import reject_unqualified_calls
 from justenough.domain.catalog.target_searches import search_problems
-from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem, raise_problems
 from justenough.domain.core.placeholders import SETTING_PLACEHOLDER, fill_scope
 from justenough.domain.core.secret import Secret
 from justenough.domain.core.vault_names import IDENTITY_KEY, LEDGER_KEY, PAGE_SESSION_KEY, PAYLOAD_KEY
@@ -43,6 +44,9 @@ TRANSIT_KEYS: Mapping[str, Mapping[str, object]] = {
     # It encrypts only with a context, from which Vault derives the actual key.
     PAGE_SESSION_KEY: {"type": "aes256-gcm96", "derived": True},
 }
+PASSWORD_KEYS = ("password", "service_account_jwt")
+"""Fields that Vault shows nobody, and keeps if a write leaves them out: what Vault itself logs in with."""
+
 CONTROL_GROUP_PATH = "sys/control-group/request"
 CONTROL_GROUP_REMEDY = "Use OpenBao 2.7 or later, or Vault Enterprise; or remove `lock: control_group` from the catalog."
 
@@ -90,7 +94,7 @@ def plan_vault(target: VaultTarget) -> tuple[PlannedWrite, ...]:
     It needs none of the catalog's passwords, because Vault never shows its own for comparison.
     """
     settings, inputs = target.settings, _read_inputs(target.settings, target.environment, target.people)
-    passwords = dict.fromkeys(filter(None, map(_password_variable, inputs.catalog.provision)), HIDDEN)
+    passwords = {name: HIDDEN for write in inputs.catalog.provision for name in _password_variables(write).values()}
     inputs = replace(inputs, env={**passwords, **inputs.env})
     names = {value: f"${{{name}}}" for name, value in inputs.filled_in.items()}
     with PlanningClient.of(settings, target.admin_token, hide=inputs.secrets, names=names) as vault:
@@ -148,25 +152,25 @@ def _read_inputs(settings: Settings, environment: Mapping[str, str] | None, peop
     return _Inputs(catalog, tiers, triggers, people or {}, people is not None, env, filled_in)
 
 
-def _password_variable(write: VaultWrite) -> str | None:
-    """Return the environment variable that is the whole password of a write; None if there is none."""
-    found = SETTING_PLACEHOLDER.fullmatch(str(write.data.get("password", "")))
-    return found[1] if found else None
+def _password_variables(write: VaultWrite) -> dict[str, str]:
+    """Return the environment variables that are whole passwords of a write, by its fields."""
+    found = {key: SETTING_PLACEHOLDER.fullmatch(str(write.data.get(key, ""))) for key in PASSWORD_KEYS}
+    return {key: match[1] for key, match in found.items() if match}
 
 
 def _without_kept_passwords(vault: AdminClient, inputs: _Inputs) -> Catalog:
     """Return the catalog without the passwords that the environment lacks and Vault has: a write without its password keeps Vault's."""
 
-    def has_password(write: VaultWrite) -> bool:
+    def has_passwords(write: VaultWrite, keys: set[str]) -> bool:
         if write.unless:
             return bool(vault.list(write.unless))
         current = [vault.read(fill_scope(write.path, scope)) for scope in inputs.catalog.scopes_with(write.per_scope)]
         # What shows its password, such as kv, would lose it.
-        return all(data is not None and "password" not in data for data in current)
+        return all(data is not None and keys.isdisjoint(data) for data in current)
 
     kept = [
-        write.model_copy(update={"data": {key: value for key, value in write.data.items() if key != "password"}})
-        if (name := _password_variable(write)) and name not in inputs.env and has_password(write)
+        write.model_copy(update={"data": {key: value for key, value in write.data.items() if key not in absent}})
+        if (absent := {key for key, name in _password_variables(write).items() if name not in inputs.env}) and has_passwords(write, absent)
         else write
         for write in inputs.catalog.provision
     ]
@@ -204,9 +208,11 @@ def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Ite
 
 def _read_file(path: Path, purpose: str) -> bytes:
     try:
-        return path.read_bytes()
+        content = read_regular_file(path, max_bytes=MAX_FILE_BYTES)
     except OSError as error:
         raise InvalidInput(path.name, (Problem("", f"{path} cannot be read: {error.strerror}; {purpose}"),)) from error
+    raise_problems(path.name, (Problem("", f"{path} has more than {MAX_FILE_BYTES:,} bytes"),) if len(content) > MAX_FILE_BYTES else ())
+    return content
 
 
 def require_control_groups(vault: AdminClient) -> None:

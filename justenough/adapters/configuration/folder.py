@@ -26,7 +26,7 @@ from justenough.adapters.configuration.configured_jobs import (
     load_scheduled_jobs,
     load_triggered_jobs,
 )
-from justenough.adapters.configuration.regular_file import read_regular_file
+from justenough.adapters.configuration.regular_file import MAX_FILE_BYTES, read_regular_file
 from justenough.domain.approvals.tiers import Tiers, read_tiers
 from justenough.domain.catalog.control_groups import control_group_problems
 from justenough.domain.catalog.loader import read_catalog, with_settings
@@ -41,7 +41,6 @@ from justenough.domain.policy.engine import PolicySet
 
 CATALOG, TIERS, POLICIES = "catalog.yaml", "approvals.yaml", "policies"
 MIN_CHECK_INTERVAL_S = 0.5
-MAX_FILE_BYTES = 4 * 1024 * 1024
 MAX_READS = 3
 """How often the folder is read in a row if it changes meanwhile. A folder that somebody writes into all the time is used as it was read last."""
 
@@ -255,7 +254,8 @@ def _load_policies(texts: Mapping[str, bytes], catalog: Catalog | None, problems
     for name, raw in texts.items():
         if name.startswith(f"{POLICIES}/"):
             try:
-                files[name.removeprefix(f"{POLICIES}/")] = raw.decode("utf-8")
+                # Editors on Windows write a byte order mark. YAML allows it, too.
+                files[name.removeprefix(f"{POLICIES}/")] = raw.decode("utf-8-sig")
             except UnicodeDecodeError as error:
                 problems.append(Problem(name, f"not UTF-8 text (byte {error.start})"))
                 return None

@@ -7,6 +7,9 @@ import os
 import stat
 from pathlib import Path
 
+MAX_FILE_BYTES = 4 * 1024 * 1024
+"""The size of the largest accepted file."""
+
 
 def read_regular_file(path: Path, *, max_bytes: int) -> bytes:
     """Return a file's content; of a larger file, one byte more than `max_bytes`.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import shutil
@@ -15,7 +16,13 @@ from structlog.testing import capture_logs
 
 from justenough.adapters.configuration.bundle_packer import SKIPPED_NAMES
 from justenough.adapters.configuration.configured_jobs import list_job_files
-from justenough.adapters.configuration.folder import MIN_CHECK_INTERVAL_S, ConfigFolder, NoConfiguration, check_config_folder
+from justenough.adapters.configuration.folder import (
+    MIN_CHECK_INTERVAL_S,
+    ConfigFolder,
+    NoConfiguration,
+    check_config_folder,
+    load_config_folder,
+)
 from justenough.domain.catalog.mcp_tool_list import build_tool_list
 from justenough.domain.jobs.states import Action
 from tests.support.domain_samples import SHOP, access_context, job, resource
@@ -236,6 +243,14 @@ def test_check_lists_every_problem_of_every_file_at_once(folder: Path) -> None:
     files = {problem.path.partition(":")[0] for problem in check_config_folder(folder, ENV)}
     assert files == {"catalog.yaml", "approvals.yaml", "policies/reads.cedar"}
     assert len(check_config_folder(folder, ENV)) >= 5
+
+
+def test_byte_order_marks_change_nothing(folder: Path) -> None:
+    before = load_config_folder(folder)
+    for name in ("catalog.yaml", "approvals.yaml", "policies/reads.cedar", "policies/schema.cedarschema"):
+        (folder / name).write_bytes(codecs.BOM_UTF8 + (folder / name).read_bytes())
+    after = load_config_folder(folder)
+    assert (after.catalog, after.tiers, after.policies.digest) == (before.catalog, before.tiers, before.policies.digest)
 
 
 def test_a_huge_file_is_refused_without_being_read_whole(folder: Path) -> None:

@@ -107,6 +107,7 @@ def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people
     assert done.returncode == 0, done.stderr
     assert with_people.read("sys/policies/acl/je-grant-shelf-read")["policy"].startswith('path "kv/data/upper-shelf"')
     assert "LEFT    identity/oidc/config: everybody in this Vault shares it" in done.stdout
+    assert "kept    sys/auth/token/tune" in done.stdout, "Vault's default is longer"
     assert set(remaining_changes(with_people)) == {"identity/oidc/config"}
     assert with_people.read("kv/data/mine")["data"] == {"token": f"<{HARD}>", "both": f"{HARD}&"}
     for name in ("worker", "console"):
@@ -115,6 +116,7 @@ def test_the_script_does_what_apply_does_with_the_rights_of_je_admin(with_people
         assert with_people.call("auth/approle/login", **login).status_code == 200
 
     before = with_people.read("kv/data/models/default")["data"]
+    with_people.write("sys/auth/token/tune", max_lease_ttl="1h")
     again = apply(with_people, out, token, "--change-shared")
     assert again.returncode == 0, again.stderr
     assert remaining_changes(with_people) == {}

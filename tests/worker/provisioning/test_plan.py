@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from justenough.domain.core.errors import InvalidInput
+from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import CHANGES, Emptied, config_with
 from worker.provisioning.admin_client import WriteOutcome
 
@@ -112,6 +113,30 @@ def test_apply_keeps_the_passwords_of_a_path_for_each_scope(empty: Emptied, tmp_
     empty.write("auth/office/users/acme", token_ttl="1m")
     assert {write.path: write.outcome for write in empty.apply()}["auth/office/users/acme"] == "changed"
     assert empty.call("auth/office/login/acme", password="it-is-kept").status_code == 200
+
+
+def test_apply_keeps_the_token_with_which_vault_logs_in_to_kubernetes(empty: Emptied, tmp_path: Path) -> None:
+    with serve_canned_answers() as cluster:
+        cluster.status = 403
+        written = f"""
+  - {{path: sys/mounts/kubernetes, data: {{type: kubernetes}}}}
+  - path: kubernetes/config
+    data: {{kubernetes_host: "{cluster.address}", disable_local_ca_jwt: true, service_account_jwt: "${{CLUSTER_VAULT_PASSWORD}}"}}
+  - path: kubernetes/roles/jobs
+    data: {{allowed_kubernetes_namespaces: [default], kubernetes_role_name: view, kubernetes_role_type: ClusterRole}}
+  - path: database/config/shop"""
+        config = config_with(tmp_path, "\n  - path: database/config/shop", written)
+        empty.settings = empty.settings.model_copy(update={"config": config})
+        with pytest.raises(InvalidInput, match="setting CLUSTER_VAULT_PASSWORD is missing"):
+            empty.apply()
+        assert "+ service_account_jwt: (secret)" in empty.changes()["kubernetes/config"]
+        empty.apply(CLUSTER_VAULT_PASSWORD="a.token.of-it")
+        empty.write("kubernetes/config", kubernetes_host="http://127.0.0.1:1")
+
+        assert set(empty.changes()) == {"kubernetes/config"}
+        assert {write.path: write.outcome for write in empty.apply()}["kubernetes/config"] == "changed"
+        empty.write("kubernetes/creds/jobs", kubernetes_namespace="default")
+        assert {request.headers["Authorization"] for request in cluster.requests} == {"Bearer a.token.of-it"}
 
 
 def test_rights_to_the_leases_of_others_at_a_former_path_end_as_the_note_says(empty: Emptied) -> None:

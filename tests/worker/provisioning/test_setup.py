@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import stat
@@ -12,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from justenough.adapters.configuration.regular_file import MAX_FILE_BYTES
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.secret import Secret
@@ -201,6 +203,15 @@ def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
         shop.setup(people=PEOPLE)
 
 
+def test_a_disabled_person_keeps_their_password_and_setup_has_nothing_to_change(shop: Shop) -> None:
+    shop.admin.write("identity/entity/name/ops", disabled=True)
+    try:
+        assert changes(shop.setup(people=PEOPLE)) == []
+    finally:
+        shop.admin.write("identity/entity/name/ops", disabled=False)
+    assert shop.admin.write("auth/people/login/ops", password="ops-password").status_code == 200
+
+
 def test_a_group_has_exactly_the_seeded_people(shop: Shop) -> None:
     lead, ops = (shop.admin.read_data(f"identity/entity/name/{name}")["id"] for name in ("lead", "ops"))
     shop.admin.write("identity/group/name/support-leads", member_entity_ids=[lead, ops])
@@ -347,6 +358,30 @@ def test_a_mount_that_is_tuned_differently_is_reported_with_its_values(empty: Em
 def test_a_missing_catalog_is_reported_with_the_setting_of_its_folder(shop: Shop, tmp_path: Path) -> None:
     with pytest.raises(InvalidInput, match="JUSTENOUGH_CONFIG"):
         shop.setup(config=tmp_path)
+
+
+def test_a_catalog_that_never_ends_is_refused(shop: Shop, tmp_path: Path) -> None:
+    catalog = tmp_path / "catalog.yaml"
+    os.mkfifo(catalog)
+    with pytest.raises(InvalidInput, match="cannot be read: not a regular file; set JUSTENOUGH_CONFIG"):
+        shop.setup(config=tmp_path)
+    catalog.unlink()
+    with catalog.open("wb") as large:
+        large.truncate(MAX_FILE_BYTES + 1)
+    with pytest.raises(InvalidInput, match="has more than 4,194,304 bytes"):
+        shop.setup(config=tmp_path)
+
+
+def test_a_field_of_a_role_that_vault_does_not_know_is_named(empty: Emptied, tmp_path: Path) -> None:
+    config = config_with(tmp_path, "      revocation_statements: [", "      revocation_statement: [")
+    empty.settings = empty.settings.model_copy(update={"config": config})
+    role, note = "database/roles/orders-admin", "Vault ignores revocation_statement, which a role here does not have: check the spelling"
+    first, second = (next(write for write in empty.apply() if write.path == role) for _ in range(2))
+    assert (first, second) == (AppliedWrite(role, WriteOutcome.CREATED, note), AppliedWrite(role, WriteOutcome.UNCHANGED, note))
+    planned = {write.path: (write.outcome, write.note) for write in empty.plan() if write.note.startswith("Vault ignores ")}
+    assert planned[role] == (WriteOutcome.UNCHANGED, note)
+    assert all(path.startswith("database/roles/") for path in planned)
+    assert f"unchanged {role}  ({note})" in empty.command("vault", "plan").stdout
 
 
 def test_the_seeded_keys_are_distinct_and_not_placeholders(shop: Shop) -> None:
