@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.errors import GiveUp, InvalidInput, Problem
 from worker.command_output import EXIT_DRIFT, EXIT_FAILED, EXIT_USAGE, CommandOutput, Json, exit_on_error, read_settings
 
 if TYPE_CHECKING:
@@ -102,13 +102,13 @@ class ProvisioningCommands:
         try:
             folder.mkdir(parents=True, exist_ok=True)
             if any(folder.iterdir()):
-                output.write_message(f"{folder} is not empty; name a new folder")
+                output.print_error(GiveUp(f"{folder} is not empty; name a new folder"))
                 raise typer.Exit(EXIT_USAGE)
             with new_files((folder / name, text) for name, text in files.items()):
                 for name in files:
                     (folder / name).chmod(0o755 if name.endswith(".sh") else 0o644)
         except OSError as error:
-            output.write_message(f"{folder} cannot be written: {error.strerror}")
+            output.print_error(GiveUp(f"{folder} cannot be written: {error.strerror}"))
             raise typer.Exit(EXIT_FAILED) from error
         names = [str(folder / name) for name in files]
         output.emit({"files": names}, table=lambda _: output.write_line(f"Wrote {len(names)} files to {folder}"), names=lambda _: names)
@@ -128,7 +128,7 @@ class ProvisioningCommands:
 
         output, pairs = self.output, data_scope or ()
         if wrong := next((pair for pair in pairs if not pair.partition("=")[2]), None):
-            output.write_message(f"--data-scope {wrong}: write KEY=VALUE")
+            output.print_error(GiveUp(f"--data-scope {wrong}: write KEY=VALUE"))
             raise typer.Exit(EXIT_USAGE)
         given = self._read_settings()
         settings, environment = embedded_inputs(given) or (given, os.environ)

@@ -27,6 +27,8 @@ SHARED_OPTIONS = frozenset({"output", "quiet", "yes", "debug", "profile", "conso
 MORE_HELP = "Every command also takes -o FORMAT, -q, -y, --debug, --profile NAME and --console-url URL: justenough --help"
 PYTHON_TYPE = re.compile(r" <(str|path|list\[\w+\])>$")
 """The type that typer writes behind an argument; it means nothing to people."""
+FORMAT_OPTION = re.compile(r"No such option: --(json|yaml)\b.*")
+"""Typer's message about an option that other programs have, and the name of its format."""
 EXTRA_ARGUMENTS = re.compile(r"Got unexpected extra argument\(s\) \((.+)\)")
 """Typer's message, and the arguments in it."""
 UNENCODABLE = re.compile("[\ud800-\udfff]")
@@ -152,6 +154,8 @@ def print_usage_error(error: typer.TyperException) -> None:
     if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):
         takes_arguments = any(isinstance(param, TyperArgument) for param in context.command.params)
         text = f"unexpected argument: {extra[1]}{'' if takes_arguments else '; this command takes only options'}"
+    # Other programs have an option for each format.
+    text = FORMAT_OPTION.sub(r"No such option: --\1. Did you mean `-o \1`?", text)
     # An argument's name stays in capital letters.
     start = text[:1] if text[1:2].isupper() else text[:1].lower()
     terminal.write_error(f"{start}{text[1:].removesuffix('.')}")

@@ -386,6 +386,14 @@ def test_an_unexpected_argument_is_named(alone: Cli, arguments: tuple[str, ...],
     assert done.stderr.splitlines()[0] == f"error: unexpected argument: {expected}"
 
 
+@pytest.mark.parametrize("form", ["json", "yaml"])
+def test_the_format_options_of_other_programs_lead_to_ours(alone: Cli, form: str) -> None:
+    done = alone.run("job", "list", f"--{form}")
+
+    assert done.exit_code == 2
+    assert done.stderr.splitlines()[0] == f"error: no such option: --{form}. Did you mean `-o {form}`?"
+
+
 def test_an_invalid_value_is_named_with_its_option_and_the_allowed_values(alone: Cli) -> None:
     done = alone.run("job", "list", "-o", "xml")
 

@@ -357,7 +357,7 @@ def test_an_export_of_vaults_setup_for_which_there_is_no_space_leaves_no_part_of
     limited = ("sh", "-c", 'ulimit -f 2; exec "$@"', "sh", *command)
     done = subprocess.run(limited, cwd=ROOT, env=settings, capture_output=True, text=True, check=False)
     assert (done.returncode, contents(tmp_path / "new")) == (1, {})
-    assert done.stderr == f"{tmp_path / 'new'} cannot be written: File too large\n"
+    assert done.stderr == f"error: {tmp_path / 'new'} cannot be written: File too large\n"
 
     subprocess.run(command, cwd=ROOT, env=settings, check=True, capture_output=True)
     assert (tmp_path / "new" / "je-admin.hcl").exists()
