@@ -468,6 +468,10 @@ def test_a_login_at_vault_that_is_not_accepted_is_reported(servers: Stack, tmp_p
     assert (wrong.what, wrong.level, unreadable.what, unreadable.level) == ("worker login", "missing", "console login", "missing")
     assert "must be JSON with role_id and secret_id" in unreadable.found
     assert "hush" not in wrong.found
+    away, unreadable = login_findings(settings.model_copy(update={"vault_addr": "http://127.0.0.1:9"}))
+    assert "worker.approle.json could not be tried: Vault at http://127.0.0.1:9 did not answer" in away.found
+    assert away.remedy == "The file may be right: see to Vault first."
+    assert "must be JSON" in unreadable.found
 
 
 @pytest.mark.servers

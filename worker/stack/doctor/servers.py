@@ -13,7 +13,7 @@ import httpx
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.connection import VaultConnection
 from justenough.adapters.vault.own_login import TokenLogin, read_login
-from justenough.domain.core.errors import JustEnoughError
+from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.ledger.overdue import find_unpolled_queues
 from worker.stack import readyz
 from worker.stack.finding import DoctorFinding
@@ -69,6 +69,8 @@ def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
                 vault.login_from_file(file)
                 is_ours = not isinstance(read_login(file), TokenLogin)
                 vault.call_own(*(("post", "auth/token/revoke-self") if is_ours else ("get", "auth/token/lookup-self")))
+            except RetryLater as error:
+                yield DoctorFinding(what, "missing", f"{file} could not be tried: {error}", "The file may be right: see to Vault first.")
             except JustEnoughError as error:
                 yield DoctorFinding(
                     what, "missing", f"{file}: {error}", "Run `justenough vault setup`, and copy the new file; or correct what it names."
