@@ -157,8 +157,8 @@ def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[d
 def _revoke_with_store(
     deps: Deps, job: str, read: Callable[[], JobMemory], *, without: JobMemory, steps: FailureCollector
 ) -> tuple[JobMemory, _Observation]:
-    """Revoke with the store's knowledge of a job, then check. If the store does not answer in time, revoke with
-    `without` instead, and again with the answer if that still comes: a slow store must neither delay a revocation nor keep it unconfirmed.
+    """Revoke with the store's knowledge of a job, then check. If the store does not answer in time, revoke with `without` instead, and again
+    with the answer if that still comes: a slow store must neither delay a revocation nor keep it unconfirmed.
     """
     answer = StoreAnswer(read)
     memory = steps.attempt("the store", answer.get, without)

@@ -264,16 +264,13 @@ def _require_within_request(view: RequestView, statement: DecisionStatement) -> 
     other = statement.action.value != view.action and statement.decision not in {"approve", BREAK_GLASS}
     # The call stays the same: with a lesser credential, it would only fail.
     changes_call = statement.action.value != view.action and view.call is not None
+    less = f"the request is for {view.action}; an approval can allow less, never more"
+    why_action = f"the call needs {view.action}: allow that, or deny it" if changes_call else less
     silent = needs_reason(statement.decision, view.current_tier) and not statement.reason.strip()
     checks = {
         "job": (statement.job != view.job_id, "is another job's"),
         "request": (statement.request != view.id, "is another request's"),
-        "action": (
-            wider or other or changes_call,
-            f"the call needs {view.action}: allow that, or deny it"
-            if changes_call
-            else f"the request is for {view.action}; an approval can allow less, never more",
-        ),
+        "action": (wider or other or changes_call, why_action),
         "ttl": (not 0 < statement.ttl <= view.ttl, f"must be between 1 and {view.ttl} seconds: an approval can allow less, never more"),
         "tools": ((rejection := why_bounds_invalid(statement, view.tools)) is not None, str(rejection)),
         "reason": (silent, "a reason is required"),
