@@ -12,7 +12,7 @@ from justenough.domain.core.units import SECONDS_PER_UNIT
 
 DURATION = re.compile(r"(?:[0-9]+[smhd])+")
 ROLE_PATH = re.compile(r"/roles/[^/]+$")
-"""Matches the roles of secrets engines. Vault shows each field of a role; elsewhere it leaves out passwords and the like."""
+"""Matches the roles of secrets engines. Elsewhere Vault does not show passwords and the like."""
 # Vault changes these keys by itself.
 VOLATILE_KEYS = frozenset({"last_update_time", "creation_time", "updated_time", "merged_entity_ids", "request_id"})
 
@@ -24,9 +24,9 @@ def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
 
 
 def unknown_fields_note(path: str, current: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
-    """Return a note with the fields of a role that Vault does not know, and so ignored without an error; "" if there is none."""
-    unknown = [key for key in desired if key not in current] if current and ROLE_PATH.search(path) else []
-    return f"Vault ignores {', '.join(unknown)}, which a role here does not have: check the spelling" if unknown else ""
+    """Return a note with the fields of a role that Vault does not show, because it ignores those that it does not know; "" if there is none."""
+    missing = [key for key in desired if key not in current] if current and ROLE_PATH.search(path) else []
+    return f"Vault does not show {', '.join(missing)}, as if it ignored it: check the spelling" if missing else ""
 
 
 def visible_values(current: Mapping[str, Any]) -> dict[str, Any]:

@@ -375,10 +375,10 @@ def test_a_catalog_that_never_ends_is_refused(shop: Shop, tmp_path: Path) -> Non
 def test_a_field_of_a_role_that_vault_does_not_know_is_named(empty: Emptied, tmp_path: Path) -> None:
     config = config_with(tmp_path, "      revocation_statements: [", "      revocation_statement: [")
     empty.settings = empty.settings.model_copy(update={"config": config})
-    role, note = "database/roles/orders-admin", "Vault ignores revocation_statement, which a role here does not have: check the spelling"
+    role, note = "database/roles/orders-admin", "Vault does not show revocation_statement, as if it ignored it: check the spelling"
     first, second = (next(write for write in empty.apply() if write.path == role) for _ in range(2))
     assert (first, second) == (AppliedWrite(role, WriteOutcome.CREATED, note), AppliedWrite(role, WriteOutcome.UNCHANGED, note))
-    planned = {write.path: (write.outcome, write.note) for write in empty.plan() if write.note.startswith("Vault ignores ")}
+    planned = {write.path: (write.outcome, write.note) for write in empty.plan() if write.note.startswith("Vault does not show ")}
     assert planned[role] == (WriteOutcome.UNCHANGED, note)
     assert all(path.startswith("database/roles/") for path in planned)
     assert f"unchanged {role}  ({note})" in empty.command("vault", "plan").stdout
