@@ -145,3 +145,10 @@ def write_spec(folder: Path, command: list[str], *, access: list[dict[str, Any]]
     path = folder / "job.yaml"
     path.write_text(json.dumps({**raw, **more}), encoding="utf-8")
     return path
+
+
+def complete(cli: Cli, line: str) -> list[str]:
+    """What a press of TAB at the end of a line shows."""
+    variables = {"_JUSTENOUGH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
+    program = [sys.executable, "-m", "console.cli"]
+    return subprocess.run(program, cwd=ROOT, env=cli.env(**variables), capture_output=True, text=True, check=True).stdout.split()

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 import re
 import shutil
-import subprocess
-import sys
 import webbrowser
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
 
-from tests.console.cli.conftest import ROOT, Cli, write_spec
+from tests.console.cli.conftest import Cli, complete, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
@@ -189,13 +187,6 @@ def test_job_watch_names_the_groups_that_can_decide_and_the_command_to_approve(
     over = cli.run("job", "watch", name)
     opened = next(line for line in over.stderr.splitlines() if " approval.opened " in line)
     assert "can decide" not in opened
-
-
-def complete(cli: Cli, line: str) -> list[str]:
-    """What a press of TAB at the end of a line shows."""
-    variables = {"_JUSTENOUGH_COMPLETE": "complete_bash", "COMP_WORDS": line, "COMP_CWORD": str(line.count(" "))}
-    program = [sys.executable, "-m", "console.cli"]
-    return subprocess.run(program, cwd=ROOT, env=cli.env(**variables), capture_output=True, text=True, check=True).stdout.split()
 
 
 def test_values_are_completed_from_the_console_and_from_this_machine(cli: Cli, job: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.console.cli.conftest import Cli, write_spec
+from tests.console.cli.conftest import Cli, complete, write_spec
 from tests.support.canned_server import CannedServer, serve_canned_answers
 from tests.support.dead_letters import reject_events
 from tests.support.people import Human
@@ -53,6 +53,7 @@ def test_undelivered_events_are_listed_and_gone_once_they_are_resent(cli: Cli, s
 def test_a_test_delivery_says_whether_it_arrived(cli: Cli, siem: CannedServer) -> None:
     failed = cli.run("webhook", "test", "siem", who="lead")
     assert (failed.exit_code, failed.stdout) == (1, "siem: did not arrive (410 Gone)\n")
+    assert complete(cli, "justenough --profile lead webhook test si") == ["siem"]
     assert "webhook deliveries siem" in failed.stderr
     siem.set_response(200, {})
     assert cli.run("webhook", "test", "siem", who="lead").stdout == "siem: arrived (200 OK)\n"
