@@ -15,6 +15,7 @@ import psycopg
 from tests.activities.catalog_variants import Change, open_changed_desk
 from tests.activities.vault_shop import Desk, Shop
 from tests.adapters.store.conftest import place_of_server, postgres_folder, unprivileged_command
+from tests.support.wait import until
 
 CREATION = "CREATE ROLE \"{{name}}\" LOGIN PASSWORD '{{password}}' VALID UNTIL '{{expiration}}' IN ROLE shop_orders_read_acme"
 DROP = 'DROP ROLE IF EXISTS "{{name}}"'
@@ -81,14 +82,28 @@ def plain_users(shop: Shop) -> set[str]:
 @contextmanager
 def standby_away(shop: Shop) -> Iterator[None]:
     """Let commits of the shop's PostgreSQL wait for a synchronous standby that is not there, for the length of the block."""
-    with psycopg.connect(shop.superuser, autocommit=True) as connection:
+    with psycopg.connect(shop.superuser, autocommit=True) as connection, psycopg.connect(shop.superuser, autocommit=True) as probe:
         connection.execute("ALTER SYSTEM SET synchronous_standby_names = 'away'")
         connection.execute("SELECT pg_reload_conf()")
+
+        def commit_waits() -> bool:
+            # PostgreSQL's processes read the configuration when they get to it: until then commits go through.
+            probe.pgconn.consume_input()
+            if not probe.pgconn.is_busy():
+                while probe.pgconn.get_result():
+                    pass
+                probe.pgconn.send_query(b"SELECT pg_logical_emit_message(true, 'test', 'a commit')")
+            found = connection.execute("SELECT wait_event FROM pg_stat_activity WHERE pid = %s", (probe.info.backend_pid,)).fetchone()
+            return found == ("SyncRep",)
+
         try:
+            until(commit_waits, "commits wait for the standby")
             yield
         finally:
             connection.execute("ALTER SYSTEM RESET synchronous_standby_names")
             connection.execute("SELECT pg_reload_conf()")
+            while probe.pgconn.get_result():
+                pass
 
 
 @contextmanager
