@@ -11,16 +11,17 @@ import os
 import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from console.cli import private_files, profiles
 from console.cli.client.config import ServerAddresses, configured_addresses, running_stack
 from console.cli.client.vault import CliLogin, ConsoleIdentityToken, PersonVaultClient, decode_identity_token
 from console.cli.errors import Failure, NotLoggedIn, Unreachable, WrongUsage
 from console.cli.options import DEFAULT_OPTIONS, GlobalOptions
-from justenough.domain.approvals.statements import Statement, to_signable
-from justenough.domain.core.canonical_json import to_canonical_json
 from justenough.domain.core.secret import Secret, why_no_token
+
+if TYPE_CHECKING:
+    from justenough.domain.approvals.statements import Statement
 
 TOKEN_REFRESH_MARGIN_S = 60.0
 """An identity token is replaced this many seconds before it expires."""
@@ -134,6 +135,10 @@ class CliSession:
 
     def sign_statement(self, statement: Statement) -> dict[str, Any]:
         """Sign a statement with the person's key, which is created if they have none; return both as the API takes them."""
+        # Only signing needs these modules, and loading them takes longer than most commands.
+        from justenough.domain.approvals.statements import to_signable  # noqa: PLC0415
+        from justenough.domain.core.canonical_json import to_canonical_json  # noqa: PLC0415
+
         raw, token, entity = to_signable(statement), self._vault_token(), self.identity_token().entity
         self.vault.ensure_signing_key(token, entity)
         return {"statement": raw, "signature": self.vault.sign(token, entity, to_canonical_json(raw))}

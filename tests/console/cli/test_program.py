@@ -226,6 +226,16 @@ def test_version_and_help_of_every_command_load_nothing_heavy() -> None:
     assert all(int(length) > 0 for length in done.stdout.split())
 
 
+@pytest.mark.parametrize("line", ["job list", "request list", "credential list", "schedule list"])
+def test_a_command_that_signs_nothing_does_not_load_what_signs(cli: Cli, line: str) -> None:
+    command = [sys.executable, "-m", "console.cli", "--profile", "ops", *line.split()]
+    done = subprocess.run(command, cwd=ROOT, env=cli.env(PYTHONPROFILEIMPORTTIME="1"), capture_output=True, text=True, check=True)
+
+    loaded = {row.rpartition("|")[2].strip() for row in done.stderr.splitlines()}
+    assert "console.cli.root_group" in loaded
+    assert not loaded & {"pydantic", "cryptography", "justenough.domain.approvals.statements"}
+
+
 def test_the_version_is_printed_without_typer() -> None:
     done = run_code("import sys; from console.cli.main import main; sys.argv = ['x', '--version']; main(); print('typer' in sys.modules)")
 
