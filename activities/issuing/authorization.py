@@ -82,7 +82,9 @@ def authorize(
     if gone := why_not_offered(deps, (access.resource, access.action)) or why_not_issuable(deps, verified, access):
         raise NotPermitted(gone.message)
     decision, facts = evaluate_request(deps, job, verified, access, held=held, phase=phase)
-    digest = compute_request_digest(deps, verified, access, bundle=context.order.bundle, tier=decision.tier)
+    digest = compute_request_digest(
+        deps, verified, access, bundle=context.order.bundle, tier=history.signed_tier(request, needed=decision.tier)
+    )
     # The decision is recorded already, unless somebody started this session without the workflow that decides.
     events = [access_decided_event(job, request, decision, digest, facts=facts, phase=phase, at=now)]
     rejection: Rejection | None = None
@@ -162,7 +164,7 @@ def _count_answers(
         access,
         digest=digest,
         requester=verified.person.id,
-        needed=decision.tier,
+        needed=history.signed_tier(request, needed=decision.tier),
         # A request that escalated is closed to the lower tiers, even if their approval arrives now.
         current=max(decision.tier, history.tiers.get(request, 0)),
         respond_by=now,

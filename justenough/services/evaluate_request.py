@@ -17,6 +17,7 @@ from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
 from justenough.domain.policy.cedar_request import AccessContext, Clock, DecisionFacts, JobFacts, Phase
 from justenough.domain.policy.ceiling import beyond_of
+from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import ToolCall, access_for_call, call_of
 from justenough.services.dependencies import Deps
 from justenough.services.inherited_limits import why_exceeds_ancestors
@@ -84,29 +85,33 @@ def compute_request_digest(deps: Deps, verified: VerifiedOrder, access: Access, 
 
 
 def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Evaluation | Rejection:
-    """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible."""
-    order, running = deps.store.jobs.order(job), deps.store.jobs.get(job)
+    """Evaluate a job's request as its approvers narrowed it, with the facts of the original request; or return why that is not possible.
+
+    Approvals sign what would have been issued when the job asked. If that has changed, they do not count.
+    """
+    order, running, view = deps.store.jobs.order(job), deps.store.jobs.get(job), deps.store.requests.get(request_id(job, number))
     if order is None or running is None:
         return Rejection("order_unknown", "no order of this job has been recorded")
     # A job may outlive its order if it started while the order was valid. Its session verified the order then, and keeps to that.
     verified = verify_order(deps, order, now=running.started_at or deps.now())
     if isinstance(verified, Rejection):
         return Rejection(verified.code, f"the job's order is no longer valid: {verified}")
-    start, at_starts = None, dict(at_start(verified.spec))
-    if number in at_starts:
-        if gone := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())):
-            return gone
-        start = next(request for request in evaluate_in_order(deps, job, verified) if request.number == number)
-    recorded = (start.access, start.held) if start else _find_runtime_request(deps, job, number)
-    if recorded is None:
+    found = _find_original(deps, verified, view, number=number) if view else None
+    if view is None or found is None:
         return Rejection("request_unknown", "no such request of this job has been recorded")
-    original, held = recorded
+    if isinstance(found, Rejection):
+        return found
+    original, held, phase = found
     access = apply_grant(original, grant)
     # That the order is within its ancestors' limits says nothing about a lesser action: each action is checked by itself.
-    if rejection := why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement):
-        return rejection
-    phase: Phase = "start" if start else "runtime"
-    return evaluate_request(deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass, requested=original)
+    rejection = why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement)
+    if not rejection and compute_request_digest(deps, verified, original, bundle=order.bundle, tier=view.tier) != view.digest:
+        next_step = "launch the job again" if phase == "start" else "let the job ask again"
+        changed = f"what {original.action} on {original.resource} issues has changed since the job asked"
+        rejection = Rejection("request_changed", f"{changed}, so no approval counts; deny the request, and {next_step}")
+    return rejection or evaluate_request(
+        deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass, requested=original
+    )
 
 
 def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator[EvaluatedRequest]:
@@ -122,16 +127,26 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
-def _find_runtime_request(deps: Deps, job: str, number: int) -> tuple[Access, HeldAccess] | None:
-    """Return a running job's request and the access that the job held at that time, from store and ledger; None if it made no such request."""
-    request = request_id(job, number)
-    view = deps.store.requests.get(request)
-    decided = deps.store.ledger.entry(f"{job}/{EventType.ACCESS_DECIDED}/{request}/runtime")
-    if view is None or decided is None:
+def _find_original(
+    deps: Deps, verified: VerifiedOrder, view: RequestView, *, number: int
+) -> tuple[Access, HeldAccess, Phase] | Rejection | None:
+    """Return what the job requested, the access that it held at that time, and the phase; None if the ledger has no decision on the request.
+
+    Returns a rejection if the catalog no longer offers what the job requested.
+    """
+    at_starts = dict(at_start(verified.spec))
+    if number in at_starts:
+        if gone := why_not_offered(deps, *((access.resource, access.action) for access in at_starts.values())):
+            return gone
+        start = next(request for request in evaluate_in_order(deps, view.job_id, verified) if request.number == number)
+        return start.access, start.held, "start"
+    decided = deps.store.ledger.entry(f"{view.job_id}/{EventType.ACCESS_DECIDED}/{view.id}/runtime")
+    if decided is None:
         return None
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     access = access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
-    return access, DecisionFacts.model_validate(decided.data["facts"]).to_context(view.reason).held
+    held = DecisionFacts.model_validate(decided.data["facts"]).to_context(view.reason).held
+    return why_not_offered(deps, (access.resource, access.action)) or (access, held, "runtime")
 
 
 def apply_grant(access: Access, grant: GrantTerms) -> Access:

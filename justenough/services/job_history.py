@@ -44,10 +44,19 @@ class JobHistory:
     """Why the job can no longer run; empty if it can."""
     tiers: Mapping[str, int] = field(default_factory=dict)
     """The highest tier that each request has reached."""
+    first_tiers: Mapping[str, int] = field(default_factory=dict)
+    """The tier that policy needed when the job made each request."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """`denied`, `expired` or `withdrawn`, by request."""
     taken_back: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By request, the entity ids of people who withdrew their answer."""
+
+    def signed_tier(self, request: str, *, needed: int) -> int:
+        """Return the needed tier in the digest that approvers must have signed. `needed`: the tier that policy needs now.
+
+        It is the one that policy needed when the job asked, unless policy needs more by now than the request has reached.
+        """
+        return self.first_tiers.get(request, needed) if needed <= self.tiers.get(request, 0) else needed
 
     def is_counted_answer(self, entry: EntryView, request: str) -> bool:
         """Whether an entry is an answer to this request that counts: not withdrawn, nor discarded because the request escalated."""
@@ -88,6 +97,7 @@ def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, .
 def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
     submitted, ended, why_over = False, False, ""
     tiers: dict[str, int] = {}
+    first_tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
     taken_back: dict[str, frozenset[str]] = {}
     for entry in entries:
@@ -98,6 +108,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
             why_over = ALREADY_RAN
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
+            first_tiers.setdefault(data["request"], data["tier"])
         elif kind in SETTLING_EVENTS:
             settled[data["request"]] = SETTLING_EVENTS[kind]
         elif kind is EventType.APPROVAL_DECIDED and data["decision"] == "deny":
@@ -106,4 +117,4 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
             taken_back[data["request"]] = taken_back.get(data["request"], frozenset()) | {data["person"]}
             if data["verdict"] == "withdrawn":
                 settled[data["request"]] = "withdrawn"
-    return JobHistory(submitted, ended, why_over, tiers, settled, taken_back)
+    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, taken_back)

@@ -4,6 +4,7 @@ believed.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from datetime import timedelta
@@ -51,12 +52,17 @@ RESTRICTED: dict[str, Any] = {**SPEC, "access": [{"resource": "customers-db", "a
 
 
 @pytest.fixture
-def at(shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
-    """A desk where each tier wants two people."""
-    monkeypatch.setattr(vault_client, "CACHE_TTL_S", 0)
-    folder = copy_config(tmp_path)
-    approvals = folder / "approvals.yaml"
+def folder(tmp_path: Path) -> Path:
+    """A configuration where each tier wants two people."""
+    made = copy_config(tmp_path)
+    approvals = made / "approvals.yaml"
     approvals.write_text(approvals.read_text().replace("quorum: 1", "quorum: 2"))
+    return made
+
+
+@pytest.fixture
+def at(shop: Shop, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Desk]:
+    monkeypatch.setattr(vault_client, "CACHE_TTL_S", 0)
     with open_desk(shop, tmp_path, folder=folder) as made:
         yield made
 
@@ -374,6 +380,24 @@ def test_nothing_can_be_granted_without_a_request_or_a_call(at: Desk, number: in
     evaluated = evaluate_grant(at.deps, job, number or 1, GrantTerms(action=Action.WRITE, ttl=60, tools=tools))
     assert isinstance(evaluated, Rejection)
     assert evaluated.message == why
+
+
+def test_no_approval_counts_once_the_catalog_issues_something_else(at: Desk, folder: Path) -> None:
+    job, approver = WaitingJob(at), at.shop.newcomer("changed", "support-leads")
+    file = folder / "catalog.yaml"
+    old = re.compile(r'        issue: \{path: "database/creds/orders-write-\{tenant}"}\n        role: .*\n')
+    text, edits = old.subn('        issue: {path: "database/creds/refunds-write-{tenant}"}\n', file.read_text())
+    assert edits == 1
+    file.write_text(text)
+    at.deps.config.refresh()
+
+    assert job.answer(approver, ttl=60) == "pending"
+
+    why = (
+        "what write on orders-db issues has changed since the job asked, so no approval counts; deny the request, and launch the job again"
+    )
+    assert job.rejections() == [why]
+    assert job.answer(approver, "deny") == "denied"
 
 
 @pytest.mark.parametrize("is_approved", [True, False])

@@ -25,7 +25,11 @@ from justenough.adapters.store import Store
 from justenough.domain.approvals.statements import DecisionStatement, OrderStatement, Statement, to_signable
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
 from justenough.domain.core.ids import credential_id, new_job_id, request_id
+from justenough.domain.jobs.spec import Access, at_start
 from justenough.domain.jobs.states import Action
+from justenough.domain.tools.call import ToolCall, access_for_call
+from justenough.services.evaluate_request import compute_request_digest
+from justenough.services.verify_order import VerifiedOrder, verify_order
 from tests.adapters.store import event_samples as samples
 from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
@@ -161,11 +165,12 @@ class Served:
         quorum: int = 1,
         minutes: int = 15,
         policies: Sequence[str] = ("write-at-tier-1",),
-        digest: str = DIGEST,
+        digest: str = "",
         **changes: Any,
     ) -> dict[str, Any]:
         """Record a pending request of a job, as the worker would; return it. `minutes`: how long its tier has to decide."""
         now, asked = datetime.now(UTC), {**REFUND_WRITE, **changes}
+        digest = digest or self.request_digest(job, number, asked, tier=tier)
         decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
         self.store.ledger.append(
             [
@@ -177,6 +182,18 @@ class Served:
         found = self.store.requests.get(request_id(job, number))
         assert found is not None
         return found.model_dump(mode="json")
+
+    def request_digest(self, job: str, number: int, asked: Mapping[str, Any], *, tier: int) -> str:
+        """Return the digest that approvers sign; any digest if the console does not know the job's order."""
+        deps, order = self.console.deps, self.store.jobs.order(job)
+        verified = verify_order(deps, order, now=deps.now()) if order else None
+        if order is None or not isinstance(verified, VerifiedOrder):
+            return DIGEST
+        terms = {name: asked[name] for name in ("resource", "action", "ttl", "tools") if name in asked}
+        access = dict(at_start(verified.spec)).get(number) or Access(reason=asked.get("reason", "because"), at="request", **terms)
+        if call := asked.get("call"):
+            access = access_for_call(access, ToolCall.model_validate(call))
+        return compute_request_digest(deps, verified, access, bundle=order.bundle, tier=tier)
 
     async def launch_and_request(self, **changes: Any) -> dict[str, Any]:
         """Return a pending request, as the API does, of a job that ops launches. `changes`: as in `record_request`."""

@@ -32,8 +32,8 @@ from justenough.domain.readmodel.views import RequestView
 from justenough.domain.tools.call import CallAccess, ToolCall
 from justenough.services.evaluate_request import compute_request_digest
 from justenough.services.inherited_limits import parent_limit_problems
-from justenough.services.job_history import JobHistory, read_job_history
-from justenough.services.ledger_events import order_events
+from justenough.services.job_history import APPROVAL_EVENTS, JobHistory, build_job_history, read_job_history
+from justenough.services.ledger_events import approval_escalated_event, approval_opened_event, order_events
 from justenough.services.verify_order import VerifiedOrder, build_approval_verifier, verify_order
 from tests.activities.held_credentials import keep_until
 from tests.activities.vault_shop import SPEC, Desk, Held, Shop, Someone, copy_config, open_desk
@@ -476,6 +476,39 @@ def test_nothing_is_issued_on_valid_approvals_of_a_request_that_has_ended(at: De
     with pytest.raises(NotPermitted, match=f"write on orders-db: the request is {state}"):
         issue_again(job, JobHistory(settled={request_id(job.job, 1): state}), approval)
     assert len(at.deps.store.credentials.list().items) == 1
+
+
+@pytest.mark.parametrize(
+    "first, reached, now, is_issued",
+    [(2, 2, 1, True), (1, 2, 2, True), (1, 1, 2, False)],
+    ids=[
+        "policy needs a lower tier by now",
+        "the request has escalated to the tier that policy needs by now",
+        "policy needs a higher tier by now",
+    ],
+)
+def test_approvals_count_if_policy_needs_no_higher_tier_than_the_request_has_reached(
+    at: Desk, folder: Path, first: int, reached: int, now: int, is_issued: bool
+) -> None:
+    job, approver = start_job(at, WRITE, tier=1), at.shop.newcomer(f"security-{secrets.token_hex(4)}", "security")
+    approval = approval_of(at, job.job, job.issuer._verified, approver, tier=first)
+    policy = folder / "policies" / "writes.cedar"
+    policy.write_text(policy.read_text().replace("!resource.external && context.approved_tier >= 1", f"context.approved_tier >= {now}"))
+    at.deps.config.refresh()
+    tiers, ledger = at.deps.config.current().tiers, at.deps.store.ledger
+    signed_terms = {name: approval.signed.statement[name] for name in ("request", "digest", "ttl", "action")}
+    opened = Ladder(requester=job.launcher.id, needed=first, current=first, respond_by=at.deps.now(), **signed_terms)
+    ledger.append([approval_opened_event(job.job, opened, tiers, at=at.deps.now())])
+    if reached > first:
+        ledger.append([approval_escalated_event(job.job, opened.model_copy(update={"current": reached}), tiers, at=at.deps.now())])
+    history = build_job_history(ledger.entries(job=job.job, types=APPROVAL_EVENTS).items)
+    if is_issued:
+        assert issue_again(job, history, approval).credential.user is not None
+    else:
+        with pytest.raises(
+            NotPermitted, match=r"it needs tier 2, but its valid approvals do not reach the quorum \(.* is for something other"
+        ):
+            issue_again(job, history, approval)
 
 
 def test_a_session_that_issues_on_break_glass_opens_the_review_itself(at: Desk, folder: Path) -> None:

@@ -24,19 +24,20 @@ from justenough.domain.ledger.events import EventType, build_event
 from justenough.services.ledger_events import approval_rejected_event
 from justenough.services.parent_chain import ancestor_launchers, ancestor_views
 from tests.adapters.store import event_samples as samples
-from tests.console.served_console import DIGEST, Served
+from tests.console.served_console import Served
 
 STALE = "sha256:" + "e" * 64
 
 
-async def decide(served: Served, who: str, request: dict[str, Any], *, if_match: str | None = DIGEST, **changes: Any) -> httpx.Response:
+async def decide(served: Served, who: str, request: dict[str, Any], *, if_match: str | None = "", **changes: Any) -> httpx.Response:
     return await post_decision(served, who, request, served.people[who].decision(request, changes), if_match=if_match)
 
 
 async def post_decision(
-    served: Served, who: str, request: dict[str, Any], body: dict[str, Any], *, if_match: str | None = DIGEST
+    served: Served, who: str, request: dict[str, Any], body: dict[str, Any], *, if_match: str | None = ""
 ) -> httpx.Response:
-    headers = {"If-Match": if_match} if if_match else {}
+    """Post a signed decision. `if_match`: the header If-Match; the request's digest if it is empty, no header if it is None."""
+    headers = {} if if_match is None else {"If-Match": if_match or request["digest"]}
     return await served.post(f"/requests/{request['id']}/decisions", who, body, headers=headers)
 
 
@@ -68,7 +69,7 @@ async def test_a_valid_decision_reaches_the_workflow_as_signed_and_is_shown_once
 async def test_a_decision_that_no_worker_has_counted_yet_is_accepted(served: Served, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("console.services.decide_request.COUNT_TIMEOUT_S", 0.05)
     request = await served.launch_and_request()
-    answer = await decide(served, "lead", request, if_match=f'"{DIGEST}"')
+    answer = await decide(served, "lead", request, if_match=f'"{request["digest"]}"')
     assert answer.status_code == 202, answer.text
     assert answer.json()["state"] == "pending"
     assert len(await decision_signals(served, request["job_id"])) == 1
@@ -197,7 +198,7 @@ async def test_an_approval_that_vaults_control_group_would_not_count_is_refused_
     ):
         body = served.people[who].decision(request, {"reason": "The shop is down", **changes})
         for path in ("decisions/check", "decisions"):
-            answer = await served.post(f"/requests/{request['id']}/{path}", who, body, headers={"If-Match": DIGEST})
+            answer = await served.post(f"/requests/{request['id']}/{path}", who, body, headers={"If-Match": request["digest"]})
             assert answer.status_code == 403, answer.text
             assert why in answer.json()["detail"]
     assert await decision_signals(served, request["job_id"]) == []
@@ -312,7 +313,7 @@ async def test_a_decision_that_the_console_refuses_is_recorded_in_the_ledger(ser
 
 async def test_a_decision_signed_as_another_person_is_forbidden(served: Served) -> None:
     request = await served.launch_and_request()
-    headers = {"If-Match": DIGEST}
+    headers = {"If-Match": request["digest"]}
     stolen = await served.post(f"/requests/{request['id']}/decisions", "security", served.people["lead"].decision(request), headers=headers)
     assert stolen.status_code == 403
     forged = served.people["security"].decision(request, {"person": served.people["lead"].id})
@@ -328,7 +329,7 @@ async def test_a_statement_with_more_or_less_than_it_may_say_is_refused(served: 
     empty: dict[str, Any] = {}
     for statement in (empty, good["statement"] | {"extra": 1}, good["statement"] | {"type": "order"}, good["statement"] | {"ttl": "long"}):
         body = {"statement": statement, "signature": good["signature"]}
-        answer = await served.post(f"/requests/{request['id']}/decisions", "lead", body, headers={"If-Match": DIGEST})
+        answer = await served.post(f"/requests/{request['id']}/decisions", "lead", body, headers={"If-Match": request["digest"]})
         assert answer.status_code == 422, answer.text
         assert all(error["path"].startswith("statement") for error in answer.json()["errors"])
 
@@ -413,10 +414,22 @@ async def test_an_answer_ends_the_claim_and_whoever_has_answered_is_told_so(serv
     assert (low.status_code, low.json()["detail"]) == (403, "needs one of the groups: chiefs")
 
 
+async def test_a_request_for_what_the_catalog_no_longer_issues_can_only_be_denied(served: Served) -> None:
+    request = await served.launch_and_request(digest=STALE)
+    approved = await decide(served, "lead", request)
+    assert (approved.status_code, approved.json()["detail"]) == (
+        403,
+        "the decision is not valid: what read on orders-db issues has changed since the job asked, so no approval counts; "
+        "deny the request, and launch the job again",
+    )
+    assert await decision_signals(served, request["job_id"]) == []
+    assert (await decide(served, "lead", request, decision="deny")).status_code == 202
+
+
 async def test_the_etag_of_a_request_is_its_digest(served: Served) -> None:
     request = await served.launch_and_request()
     shown = await served.get(f"/requests/{request['id']}", "lead")
-    assert shown.headers["etag"] == f'"{DIGEST}"'
+    assert shown.headers["etag"] == f'"{request["digest"]}"'
     assert shown.json()["tier"] == 1
     assert (await served.get(f"/requests/{request['id']}", "ops2")).status_code == 404
 

@@ -77,11 +77,13 @@ def words_of(answer: httpx.Response) -> str:
     return unescape(Words(answer.text).text)
 
 
-def record_again(served: Served, request: Mapping[str, Any], *, tier: int, digest: str, policies: list[str]) -> None:
-    """Record another evaluation of a request, as the worker would at another phase."""
+def record_again(served: Served, request: Mapping[str, Any], *, tier: int, policies: list[str]) -> str:
+    """Record another evaluation of a request, as the worker would at another phase; return the request's digest after it."""
+    digest = served.request_digest(request["job_id"], number_of(request), request, tier=tier)
     decision: dict[str, Any] = {"policies": policies, "policy_digest": DIGEST, "digest": digest, "facts": {}}
     where: dict[str, Any] = {"job": request["job_id"], "number": number_of(request), "phase": "runtime", "at": datetime.now(UTC)}
     served.store.ledger.append([samples.access_decision("needs_approval", tier=tier, **where, **decision)])
+    return digest
 
 
 def break_glass(served: Served, request: Mapping[str, Any], *, at: datetime | None = None, tier: int = 1, name: str = "owner") -> None:

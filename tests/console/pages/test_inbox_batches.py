@@ -10,7 +10,7 @@ import pytest
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.inbox_requests import OTHER_DIGEST, Words, decisions, read_words, spec, words_of
 from tests.console.pages.plain_browser import Browser
-from tests.console.served_console import DIGEST, Served
+from tests.console.served_console import Served
 
 
 @pytest.fixture(autouse=True)
@@ -44,7 +44,7 @@ async def test_requests_of_one_kind_are_grouped_with_none_selected(served: Serve
     page = await read_words(await logged_in("lead"), "/inbox?job=alike")
     assert "2 requests · alike · Refunds: write" in page.text
     boxes = [known for tag, known in page.tags if tag == "input" and known.get("name") == "pick"]
-    assert [box["value"] for box in boxes] == [f"{request['id']} {DIGEST}" for request in both]
+    assert [box["value"] for box in boxes] == [f"{request['id']} {request['digest']}" for request in both]
     assert not any("checked" in box for box in boxes)
 
 

@@ -336,7 +336,7 @@ async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served
     browser = await logged_in("security")
     path = f"/inbox/{request_['id']}/answer"
     known = (await read_words(browser, f"/inbox/{request_['id']}")).forms[path]
-    record_again(served, request_, tier=2, digest=OTHER_DIGEST, policies=["export-at-tier-2"])
+    digest = record_again(served, request_, tier=2, policies=["export-at-tier-2"])
     stale = await browser.send(path, {**known, "decision": "approve", "reason": "as shown"})
     assert stale.status_code == 412
     page = Words(stale.text)
@@ -344,7 +344,7 @@ async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served
         "This request changed since you opened it",
         "tier 1 2",
         "policies write-at-tier-1 export-at-tier-2",
-        f"digest {request_['digest']} {OTHER_DIGEST}",
+        f"digest {request_['digest']} {digest}",
     ):
         assert words in page.text, words
     assert "as shown" in page.text
@@ -353,7 +353,7 @@ async def test_a_changed_request_shows_the_changes_and_asks_again(served: Served
     sent = await browser.send(path, {**page.forms[path], "decision": "approve", "reason": "as it is now"})
     assert sent.status_code == 303
     (signed,) = await decisions(served, request_["job_id"])
-    assert signed["statement"]["digest"] == OTHER_DIGEST
+    assert signed["statement"]["digest"] == digest
 
 
 @pytest.mark.parametrize("shown_before", ["", "[1, 2]", '{"tier": {"<b>": 1}}', "{" * 5000])
