@@ -120,8 +120,10 @@ def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryReq
     late = [(item, tiers.tiers[item.tier].respond_within) for item in waiting if tiers.tiers[item.tier].respond_within > spec.run.timeout]
     but = f"but the job times out after {duration_text(spec.run.timeout)}"
     beyond = {f"{item.action} on {item.resource}": within for item, within in late if isinstance(item, DryTool) and item.beyond}
+    from_start = {(access.resource, access.action) for access in spec.access if access.at == "start"}
     for item, within in late:
-        if not isinstance(item, DryTool) or not item.beyond:
+        # A tool uses what the job has got at its start.
+        if not isinstance(item, DryTool) or not (item.beyond or (item.resource, item.action) in from_start):
             yield (
                 f"{item.action} on {item.resource}: people at tier {item.tier} have {duration_text(within)} to decide, {but}; raise `run.timeout`, "
                 "or request it at the start"

@@ -322,6 +322,9 @@ async def test_a_dry_run_of_an_agent_lists_what_its_tools_need_and_warns_of_a_ti
     named = {**raw, "access": [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "r", "at": "request"}]}
     said = (await served.post("/jobs", "ops", {"spec": named, "dry_run": True})).json()["warnings"]
     assert [one.partition(":")[0] for one in said if one.startswith("write on refunds-db")] == ["write on refunds-db"]
+    at_start = {**raw, "access": [{"resource": "refunds-db", "action": "write", "ttl": "5m", "reason": "r"}]}
+    said = (await served.post("/jobs", "ops", {"spec": at_start, "dry_run": True})).json()["warnings"]
+    assert [one for one in said if one.startswith("write on refunds-db")] == []
     bound = {"resource": "orders-db", "action": "read", "ttl": "5m", "reason": "r", "at": "request", "tools": {"find-order": {}}}
     only = (await served.post("/jobs", "ops", {"spec": {**raw, "access": [bound], "beyond": "none"}, "dry_run": True})).json()
     assert [(item["tool"], item["outcome"], item["beyond"]) for item in only["tools"]] == [("find-order", "allowed", None)]
