@@ -106,9 +106,9 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
     # That the order is within its ancestors' limits says nothing about a lesser action: each action is checked by itself.
     rejection = why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement)
     if not rejection and compute_request_digest(deps, verified, original, bundle=order.bundle, tier=view.tier) != view.digest:
-        next_step = "launch the job again" if phase == "start" else "let the job ask again"
-        changed = f"what {original.action} on {original.resource} issues has changed since the job asked"
-        rejection = Rejection("request_changed", f"{changed}, so no approval counts; deny the request, and {next_step}")
+        next_step = "launch the job again" if phase == "start" else "the job must ask again"
+        changed = f"the catalog issues something else for {original.action} on {original.resource} than when the job asked"
+        rejection = Rejection("request_changed", f"{changed}, so no approval counts; {next_step}")
     return rejection or evaluate_request(
         deps, job, verified, access, held=held, phase=phase, break_glass=grant.break_glass, requested=original
     )

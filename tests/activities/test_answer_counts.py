@@ -393,9 +393,7 @@ def test_no_approval_counts_once_the_catalog_issues_something_else(at: Desk, fol
 
     assert job.answer(approver, ttl=60) == "pending"
 
-    why = (
-        "what write on orders-db issues has changed since the job asked, so no approval counts; deny the request, and launch the job again"
-    )
+    why = "the catalog issues something else for write on orders-db than when the job asked, so no approval counts; launch the job again"
     assert job.rejections() == [why]
     assert job.answer(approver, "deny") == "denied"
 

@@ -30,7 +30,7 @@ REASON_KINDS: tuple[tuple[str, str], ...] = (
     ("is for another", "changed or different content"),
     ("than what would run", "changed or different content"),
     ("is another", "changed or different content"),
-    ("has changed since the job asked", "changed or different content"),
+    ("than when the job asked", "changed or different content"),
     ("not what has been recorded", "changed or different content"),
     ("differs from the recorded", "changed or different content"),
     ("statement has expired", "expired or from the future"),

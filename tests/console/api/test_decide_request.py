@@ -418,7 +418,7 @@ async def test_a_request_for_what_the_catalog_no_longer_issues_can_only_be_denie
     request = await served.launch_and_request(digest=STALE)
     approved = await decide(served, "lead", request)
     assert approved.status_code == 403
-    why = "what read on orders-db issues has changed since the job asked, so no approval counts; deny the request, and launch the job again"
+    why = "the catalog issues something else for read on orders-db than when the job asked, so no approval counts; launch the job again"
     assert approved.json()["detail"] == f"the decision is not valid: {why}"
     assert await decision_signals(served, request["job_id"]) == []
     assert (await decide(served, "lead", request, decision="deny")).status_code == 202
