@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
@@ -139,13 +140,21 @@ def status_of(error: JustEnoughError) -> int:
     return next((STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES), 500)
 
 
+NO_KEY = re.compile(r"\[key\]|(?:str-enum|literal)\[.*\]")
+"""The parts of pydantic's locations that are no keys of the input."""
+MAY_BE_EMPTY = "literal['']"
+
+
 def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     """Return the problems of a request, each with its path."""
     faults = []
     for item in error.errors():
+        if item["loc"][-1] == MAY_BE_EMPTY:
+            # A filter that may be empty. What else it may be is another of these errors.
+            continue
         source, *path = item["loc"]
         location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]
-        faults.append(Fault(to_yaml_path(part for part in location if part != "[key]"), describe_error(item)))
+        faults.append(Fault(to_yaml_path(part for part in location if not NO_KEY.fullmatch(str(part))), describe_error(item)))
     return tuple(faults)
 
 

@@ -19,7 +19,7 @@ from console.auth.page_sessions import NoSession
 from console.http.dependencies import TheConsole
 from console.pages import charts
 from console.pages.dashboard import HEALTH_TIMEOUT_S, headline_figures, split_results
-from console.pages.page_user import is_same_origin, page_user_of
+from console.pages.page_user import PageUser, is_same_origin, page_user_of
 from console.pages.rendering import render
 from console.services.console import Console
 from console.services.health import HealthReport
@@ -40,8 +40,9 @@ log = structlog.get_logger()
 @router.get("/wall")
 async def wall(request: Request, console: TheConsole) -> Response:
     """Show the dashboard to a screen with the token, or to a person who may read all jobs; show the token form to anyone else."""
-    request.state.visitor = None
-    if not (_is_screen(request, console) or await _is_reader(request)):
+    is_screen = _is_screen(request, console)
+    request.state.visitor = visitor = None if is_screen else await _person_of(request)
+    if not (is_screen or (visitor and visitor.caller.can_read_all)):
         return _token_form(request, console)
     health = await console.health.report_within(HEALTH_TIMEOUT_S)
     return await to_thread.run_sync(_render_wall, request, console, health)
@@ -95,11 +96,12 @@ def is_same(one: Secret, other: Secret) -> bool:
     return hmac.compare_digest(one.reveal().encode(), other.reveal().encode())
 
 
-async def _is_reader(request: Request) -> bool:
+async def _person_of(request: Request) -> PageUser | None:
+    """Return the logged-in person; None for a screen, and while Vault or the store does not answer."""
     try:
-        return (await page_user_of(request, allow_last_known=True)).caller.can_read_all
+        return await page_user_of(request, allow_last_known=True)
     except (NoSession, RetryLater):
-        return False
+        return None
 
 
 def _token_form(request: Request, console: Console, *, error: str = "") -> Response:

@@ -97,6 +97,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
     "schedule.paused": lambda d: f"{d['name']} paused the schedule {d['schedule']}{_suffix(': {}', d['reason'])}",
     "schedule.unpaused": lambda d: f"{d['name']} unpaused the schedule {d['schedule']}",
+    "ledger.checkpointed": lambda d: f"signed checkpoint of the ledger's first {d['entries']} entries",
     "sweep.reported": lambda d: f"active in Vault or a target but not part of any known job: {_join_values(d['unknown'])}",
 }
 

@@ -81,7 +81,7 @@ class OpenBao:
 
 def main(command: str) -> None:
     if command == "people":
-        print("\n".join(f"{name:<12} {entry['password']}" for name, entry in read_json(PEOPLE).items()))
+        print_people()
     elif command == "ca":
         print((SECRETS / "ca.pem").read_text(), end="")
     elif command == "apply":
@@ -89,6 +89,16 @@ def main(command: str) -> None:
     else:
         message = f"there is no command {command!r}: people or ca, or nothing to set OpenBao up"
         raise SetupFailed(message)
+
+
+def print_people() -> None:
+    people = read_json(PEOPLE)
+    if not people:
+        message = (
+            "nobody has a password here: start everything first (docker compose up --wait), with a people.yaml in the configuration folder"
+        )
+        raise SetupFailed(message)
+    print("\n".join(f"{name:<12} {entry['password']}" for name, entry in people.items()))
 
 
 def set_up(settings: Settings) -> None:

@@ -323,12 +323,35 @@ def test_a_403_that_only_says_that_the_handle_is_unknown_means_gone() -> None:
 
 
 @pytest.mark.parametrize(
-    "said", ["syntax error near 'A1a-canarycanary42'", 'near "canary"', "A1a-canarycanary42", "hvs.canary0canary0canary"]
+    "said",
+    ["syntax error near 'A1a-canarycanary42'", 'near "canary"', "A1a-canarycanary42", "hvs.canary0canary0canary", r'"near \"canary\""'],
 )
 def test_an_error_of_vault_is_passed_on_without_anything_that_looks_like_a_secret(said: str) -> None:
     message = str(refusal(500, "GET database/creds/x", {"errors": [f"role could not be made: {said}"]}))
     assert "canary" not in message
     assert "role could not be made" in message
+
+
+@pytest.mark.parametrize(
+    "said, fault",
+    [
+        (
+            "id_token failed verification: oidc: token is expired (Token Expiry: 2026-12-01 06:43:41 +0000 UTC): token is expired",
+            "token is expired",
+        ),
+        (
+            "current time 2026-12-01 06:49:36 before the iat (issued at) time 2026-12-01 06:51:06: invalid issued at (iat)",
+            "invalid issued at",
+        ),
+        (r"unable to exchange auth code with provider: oauth2: \"invalid_grant\" \"canary\"", "invalid_grant"),
+    ],
+)
+def test_vaults_reason_for_refusing_a_provider_is_passed_on_without_the_rest(said: str, fault: str) -> None:
+    answer = {"errors": [f'OpenBao login failed. Error exchanging oidc code: "Provider.Exchange: {said}".']}
+    message = str(refusal(400, "GET auth/people-oidc/oidc/callback", answer))
+    assert message.endswith(f" {fault})")
+    assert "canary" not in message
+    assert "2026" not in message
 
 
 def test_a_failing_issue_names_the_path_and_no_secret(at: Desk) -> None:

@@ -169,6 +169,12 @@ def test_people_log_in_with_the_printed_passwords(installation: Installation, ca
         assert answer.json()["auth"]["token_policies"] == ["je-person"]
 
 
+def test_before_the_first_start_nobody_can_log_in(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(setup, "PEOPLE", tmp_path / "people.json")
+    with pytest.raises(setup.SetupFailed, match=r"nobody has a password here: start everything first \(docker compose up --wait\)"):
+        setup.main("people")
+
+
 def test_worker_and_console_log_in_by_the_files_in_their_volumes(installation: Installation) -> None:
     for service in ("worker", "console"):
         file = installation.volumes / service / f"{service}.approle.json"

@@ -64,14 +64,19 @@ class ReadPeople:
     """Groups of a SCIM server that approvals.yaml cannot name."""
     ambiguous_groups: tuple[str, ...] = ()
     """Names that several groups of a SCIM server have: whoever can make a group there could make themselves its member."""
+    listed_groups: frozenset[str] = frozenset()
+    """The groups that a SCIM server lists and approvals.yaml can name, with and without members."""
 
     def only(self, groups: tuple[str, ...]) -> ReadPeople:
         """Return these groups and the people in them; and everyone who is not active, because they must not keep an identity.
 
-        Raises InvalidInput.
+        A group that its last member has left must not stop the sync, or this member would stay in it. Raises InvalidInput if nobody is in a
+        group that the source does not list either, which is probably misspelt, or in any of the groups.
         """
         present = {group for entry in self.people.values() for group in entry.groups}
-        raise_problems("--group", (Problem("", f"nobody is in the group {name}") for name in groups if name not in present))
+        empty = [name for name in groups if name not in present]
+        misspelt = empty if present.isdisjoint(groups) else [name for name in empty if name not in self.listed_groups]
+        raise_problems("--group", (Problem("", _reason_without_members(name, self.ignored_groups)) for name in misspelt))
         chosen = {
             name: entry.model_copy(update={"groups": tuple(group for group in entry.groups if group in groups)})
             for name, entry in self.people.items()
@@ -99,6 +104,10 @@ class ScimGroup(Message):
     id: str = ""
     display_name: str = Field(alias="displayName", min_length=1)
     members: tuple[ScimReference, ...] = ()
+
+
+def _reason_without_members(group: str, ignored_groups: Collection[str]) -> str:
+    return f"approvals.yaml cannot name the group {group}" if group in ignored_groups else f"nobody is in the group {group}"
 
 
 def read_people(what: str, text: bytes, groups: Collection[str] = ()) -> ReadPeople:
@@ -140,7 +149,8 @@ def read_scim(what: str, documents: Iterable[object], only: Collection[str] = ()
             raise InvalidInput(what, (Problem("", f"lists the user {user.user_name} more than once"),))
         people[user.user_name] = {"groups": sorted(usable), "active": user.active}
     entries = validate_model(what, PeopleFile, {"people": people}).people
-    return ReadPeople(entries, tuple(sorted(ignored)), names_of_several_groups(users, groups))
+    listed = frozenset(group.display_name for group in groups if _is_valid(NAME, group.display_name))
+    return ReadPeople(entries, tuple(sorted(ignored)), names_of_several_groups(users, groups), listed)
 
 
 def _group_names(user: ScimUser, by_id: Mapping[str, ScimGroup], containing: Mapping[str, list[ScimGroup]]) -> set[str]:
@@ -192,6 +202,8 @@ def _pages(client: httpx.Client, address: str) -> Iterator[object]:
         if answer.status_code in {401, 403}:
             message = f"{address} answered {answer.status_code}: the token in --token-file is wrong, has expired or may not read this"
             raise GiveUp(message)
+        if answer.status_code == 429 or answer.is_server_error:
+            raise RetryLater(f"{address} answered {answer.status_code}: the SCIM server is busy or fails; run the command again later")
         if answer.status_code != 200:
             message = f"{address} answered {answer.status_code}, not 200: check the address of --scim, which ends before /Users"
             raise GiveUp(message)

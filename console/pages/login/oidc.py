@@ -43,6 +43,10 @@ class OidcFlowUnknown(GiveUp):
     """A provider's redirect that matches no login started in this browser."""
 
 
+class OtherOidcFlow(OidcFlowUnknown):
+    """A provider's redirect for another login than the one that was started last in this browser, for example in another tab."""
+
+
 class ProviderLoginFailed(GiveUp):
     """The identity provider did not log the person in."""
 
@@ -114,6 +118,9 @@ async def callback(
         response = await _finish_flow(request, console, flow, code=code, state=state, error=error)
     except (GiveUp, RetryLater) as failure:
         response = refusal_response(request, console, failure, name="", onward=onward)
+        if isinstance(failure, OtherOidcFlow):
+            # The login that was started last may still be under way in another tab.
+            return response
     console.cookies.delete(response, console.cookies.oidc)
     return response
 
@@ -121,7 +128,7 @@ async def callback(
 async def _finish_flow(request: Request, console: Console, flow: OidcFlow, *, code: str, state: str, error: str) -> Response:
     """Log the person in, or refresh the login of their session. Raises GiveUp, RetryLater."""
     if not flow.state or not hmac.compare_digest(flow.state.encode(), state.encode()):
-        raise OidcFlowUnknown("this response belongs to a different login than the one started in this browser; start again")
+        raise OtherOidcFlow("this response belongs to a different login than the one started last in this browser; start again")
     if error:
         reason = error if ERROR_PATTERN.fullmatch(error) else "no readable reason"
         raise ProviderLoginFailed(f"your identity provider did not log you in ({reason}); try again, or ask its administrator")

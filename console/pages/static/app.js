@@ -166,6 +166,8 @@ async function refresh() {
         updateRegions(fresh);
       }
       else if (response.status === 429 || response.status >= 500) retryRefresh();
+      // The page may not be read any more. What it shows must not stay.
+      else { interruptDraft(); location.reload(); return; }
     } catch { retryRefresh(); }
   }
   refreshing = false;
@@ -426,7 +428,7 @@ function restoreDraft() {
 }
 
 one("[data-help]")?.removeAttribute("hidden");
-one("[data-help]")?.addEventListener("click", () => one("#help").showModal());
+one("[data-help] button")?.addEventListener("click", () => one("#help").showModal());
 const log = one("[data-log]");
 if (log) log.scrollTop = log.scrollHeight;
 // On a narrow screen the navigation and filters scroll; scroll the current entry into view.

@@ -72,7 +72,7 @@ def value_text(value: Cell, *, seconds: bool = False, share: bool = False, nothi
         case _ if seconds:
             return span(value)
         case _ if share:
-            # Rounded down from its four decimals, so that 100 % means all.
+            # Rounded down from its four decimals, so that 100% means all.
             return f"{round(value * 10_000) // 10 / 10:.1f}%"
         case int():
             return f"{value:,}"

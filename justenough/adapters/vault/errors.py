@@ -12,7 +12,12 @@ from typing import Any
 from justenough.domain.core.errors import GiveUp, RetryLater
 
 # Words of Vault's answer that may be a value (quoted, or long with mixed letters and digits) are never passed on.
-VALUE_LIKE = re.compile(r"'[^']*'|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
+VALUE_LIKE = re.compile(r"'[^']*'|\"(?:\\.|[^\"\\])*\"|\"[^\"]*\"|(?=[^\s/]*[0-9])(?=[^\s/]*[A-Za-z])[^\s/]{16,}")
+# Why Vault does not accept an identity provider's answer, in words of Vault's library (hashicorp/cap) and of OAuth. Vault quotes them.
+PROVIDER_FAULT = re.compile(
+    r"token is expired|expired auth_time|invalid (?:issued at|not before|nonce|issuer|audience|signature)|id_token is missing"
+    r"|invalid_(?:client|grant)|connection refused"
+)
 # HashiCorp's and OpenBao's messages for an unknown handle.
 UNKNOWN_HANDLE_TEXT = re.compile(r"invalid lease|lease not found|invalid accessor|could not find accessor", re.IGNORECASE)
 # A node lost its leadership while it wrote, or the request took too long. Vault answers 400, but may have carried out the request.
@@ -107,4 +112,6 @@ def refusal(status: int, what: str, answer: Mapping[str, Any]) -> RetryLater | G
         # 307 and 472, 473: a standby that does not forward; 412: it has not caught up; 429: too many requests.
         error = VaultUnavailable
     quote = VALUE_LIKE.sub("…", text)[:200]
+    if "exchanging oidc code" in text and (fault := PROVIDER_FAULT.search(text)):
+        quote += f" {fault[0]}"
     return error(f"{what}: Vault answered {status}" + (f" ({quote})" if quote else ""))

@@ -670,6 +670,7 @@ async def test_a_break_glass_review_is_signed_and_closes_the_review(
     browser = await logged_in("lead")
     inbox = await read_words(browser, "/inbox?show=reviews")
     assert ("oncall used break-glass" in inbox.text, "Bypassed tier 1 (owner)." in inbox.text) == (True, True)
+    assert f": {request_['action']} on {request_['resource']} for" in inbox.text
     counted = [await count_reviews(served, browser) for browser in people.values()]
     # The person who used break-glass and the launcher cannot answer; for the others, the number includes the review.
     assert [now - then for now, then in zip(counted, before, strict=True)] == [1, 1, 0, 0]

@@ -423,6 +423,8 @@ async def test_a_cancel_reaches_the_workflow(site: Site, logged_in: LogIn, tempo
 async def test_a_kill_without_a_workflow_stops_issuing_and_says_so(site: Site, logged_in: LogIn) -> None:
     ops = await logged_in("ops")
     job = record_order(site.store, await person_of(site, ops))
+    page = (await ops.open(f"/jobs/{job}/kill")).text
+    assert ("Back to the job" in page, "Keep running" in page) == (True, False), "a job that does not run cannot keep running"
     sent = await ops.submit(f"/jobs/{job}/kill", f"/jobs/{job}/kill")
     assert sent.headers["location"] == f"/jobs/{job}?done=gone"
     assert "The job's workflow could not be reached." in text_of((await ops.open(sent.headers["location"])).text)

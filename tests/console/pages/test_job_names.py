@@ -62,9 +62,9 @@ async def test_the_runs_of_a_job_name_are_summed_up(records: Desk) -> None:
         record_run(records, state="denied"),
     ]
     page = await load_page(lead, "/jobs/by-name/parcel-tracer")
-    assert "4 runs · 50 % succeeded · median 40 s" in page.text
+    assert "4 runs · 50% succeeded · median 40 s" in page.text
     record_run(records, state="cancelled")
-    assert "5 runs · 50 % succeeded" in (await load_page(lead, "/jobs/by-name/parcel-tracer")).text
+    assert "5 runs · 50% succeeded" in (await load_page(lead, "/jobs/by-name/parcel-tracer")).text
     assert [link.removeprefix("/jobs/") for link in page.links if link.startswith("/jobs/j-")] == runs[::-1]
     assert "lead denied write on orders-db" in page.text
     assert "2 min" in page.text

@@ -63,13 +63,13 @@ async def test_use_is_shown_against_the_budgets_of_the_jobs(records: Desk) -> No
     source = (await lead.open("/models")).text
     assert "tokens 1,700 calls 4 refused calls 3 jobs that called a model 2" in text_of(source, "total")
     assert (
-        "big big-1 no longer in the catalog 2 4 1,100 600 85 % of 2,000 20 % of 20 2 over budget, 1 denied or waiting for approval"
+        "big big-1 no longer in the catalog 2 4 1,100 600 85% of 2,000 20% of 20 2 over budget, 1 denied or waiting for approval"
         in page.text
     )
     assert [link for link in page.links if link.startswith("/jobs/j-")] == [f"/jobs/{second}", f"/jobs/{first}"]
     record_use(records, ("answered", 1, 999, 295))
-    assert "99 % of 3,000" in (await load_page(lead, "/models")).text
-    assert "120 % of 1,000 over 10 % of 10" in text_of(source, "jobs")
+    assert "99% of 3,000" in (await load_page(lead, "/models")).text
+    assert "120% of 1,000 over 10% of 10" in text_of(source, "jobs")
     assert "other-agent 1 1 700 500" in text_of(source, "agents")
     assert {"/agents/parcel-agent", "/agents/other-agent"} <= set(page.links)
 

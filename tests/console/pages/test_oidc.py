@@ -151,6 +151,19 @@ async def test_a_redirect_of_another_browsers_login_logs_nobody_in(oidc_site: tu
             await start_login(lead)
 
 
+async def test_the_login_that_was_started_last_succeeds_although_an_earlier_one_comes_back_first(
+    oidc_site: tuple[Site, Provider], lead: Browser
+) -> None:
+    _, provider = oidc_site
+    token = await provider.log_in("lead")
+    earlier, _ = await provider.redirect(await start_login(lead), token)
+    last, _ = await provider.redirect(await start_login(lead), token)
+    refused = await come_back(lead, earlier)
+    assert (refused.status_code, "than the one started last in this browser; start again" in refused.text) == (403, True)
+    assert (await come_back(lead, last)).status_code == 303
+    assert lead.cookie
+
+
 async def test_a_code_works_once(oidc_site: tuple[Site, Provider], lead: Browser) -> None:
     _, provider = oidc_site
     back, _ = await provider.redirect(await start_login(lead), await provider.log_in("lead"))

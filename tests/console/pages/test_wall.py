@@ -8,8 +8,10 @@ from pathlib import Path
 
 import httpx
 import pytest
+from playwright.async_api import expect
 
 from tests.adapters.store import event_samples as samples
+from tests.browser.rig import launch_chromium
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
@@ -72,6 +74,24 @@ async def test_a_screen_with_the_token_sees_the_wall_and_nothing_else(site: Site
         assert (await http.get("/wall")).status_code == 401
 
 
+async def test_a_screen_that_is_locked_out_shows_nothing_any_more(site: Site, token_file: TokenFile) -> None:
+    deps = site.console.deps
+    settings = deps.settings.model_copy(update={"wall_token_file": token_file.path})
+    async with (
+        serve_console(replace(site.console, deps=replace(deps, settings=settings))) as http,
+        launch_chromium() as browser,
+        await browser.new_page(base_url=str(http.base_url)) as screen,
+    ):
+        await screen.goto("/wall")
+        await screen.get_by_label("Token").fill(token_file.token)
+        await screen.get_by_role("button", name="Show the dashboard").click()
+        await expect(screen.get_by_text("jobs in progress")).to_be_visible()
+
+        token_file.write(secrets.token_hex(32))
+        await expect(screen.get_by_label("Token")).to_be_visible()
+        await expect(screen.get_by_text("jobs in progress")).to_have_count(0)
+
+
 @pytest.mark.parametrize("content", ["too-short", None])
 async def test_a_token_that_cannot_be_used_admits_nobody(site: Site, token_file: TokenFile, content: str | None) -> None:
     deps = site.console.deps
@@ -92,3 +112,6 @@ async def test_without_a_token_only_people_who_may_read_all_jobs_see_the_wall(si
     answer = await ops.open("/wall")
     assert answer.status_code == 401
     assert "has no token for screens (JUSTENOUGH_WALL_TOKEN_FILE)" in answer.text
+    # The login page would lead them back here.
+    assert "You are logged in as ops, who may not read all jobs." in answer.text
+    assert "Log in instead" not in answer.text

@@ -91,6 +91,14 @@ def test_an_answer_that_is_not_a_complete_list_is_refused(body: Any, said: str) 
         assert said in refusal(server.address)
 
 
+@pytest.mark.parametrize("status", [429, 500, 503])
+def test_a_busy_or_failing_server_is_to_be_asked_later(status: int) -> None:
+    with serve_canned_answers() as server:
+        server.set_response(status, {})
+        with pytest.raises(RetryLater, match=f"/Users answered {status}: the SCIM server is busy or fails; run the command again later"):
+            fetch_scim(server.address, Secret(TOKEN))
+
+
 def test_a_server_whose_users_change_while_they_are_read_is_to_be_read_again(scim: ScimServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(people_source, "PAGE_SIZE", 2)
     first, *_ = (scim.create("User", userName=f"person-{number}", active=True) for number in range(3))
@@ -126,6 +134,44 @@ def test_people_from_scim_are_created_and_disabled_as_scim_says(scim: ScimServer
     assert empty.read("identity/group/name/ops")["member_entity_ids"] == [eve_id]
 
 
+def test_a_group_without_members_is_only_refused_if_it_may_be_misspelt(scim: ScimServer, tmp_path: Path) -> None:
+    ada = scim.create("User", userName="ada", active=True)
+    scim.create("Group", displayName="ops", members=[{"value": ada}])
+    scim.create("Group", displayName="leads", members=[])
+    scim.create("Group", displayName="All Staff", members=[{"value": ada}])
+    token = tmp_path / "token"
+    token.write_text(TOKEN)
+    assert read_people_source(None, scim.address, token, ["ops", "leads"]).people["ada"].groups == ("ops",)
+    for groups, said in (
+        (["ops", "laeds"], "nobody is in the group laeds"),
+        (["leads"], "nobody is in the group leads"),
+        (["ops", "All Staff"], "approvals.yaml cannot name the group All Staff"),
+    ):
+        with pytest.raises(InvalidInput, match=f"^--group: {said}$"):
+            read_people_source(None, scim.address, token, groups)
+
+
+@pytest.mark.servers
+def test_the_last_member_who_leaves_a_group_at_scim_is_taken_out(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
+    empty.write("sys/auth/people", type="userpass")
+    ada, bob = (scim.create("User", userName=name, active=True) for name in ("ada", "bob"))
+    scim.create("Group", displayName="ops", members=[{"value": ada}])
+    leads = scim.create("Group", displayName="leads", members=[{"value": ada}, {"value": bob}])
+    token = tmp_path / "scim.token"
+    token.write_text(TOKEN)
+    words = ("people", "sync", "--scim", scim.address, "--token-file", str(token), "--group", "ops", "--group", "leads", "--remove")
+    assert empty.command(*words).exit_code == 0
+    assert empty.read("identity/group/name/leads")["member_entity_ids"]
+
+    scim.change(f"/Groups/{leads}", members=[])
+    done = empty.command(*words)
+    assert done.exit_code == 0, done.stderr
+    assert not empty.read("identity/group/name/leads")["member_entity_ids"]
+    assert empty.read("identity/entity/name/bob")["disabled"] is True
+    assert empty.read("identity/entity/name/ada")["disabled"] is False
+
+
+@pytest.mark.servers
 def test_a_second_group_of_the_same_name_makes_nobody_a_member(scim: ScimServer, empty: Emptied, tmp_path: Path) -> None:
     empty.write("sys/auth/people", type="userpass")
     ada, eve = (scim.create("User", userName=name, active=True) for name in ("ada", "eve"))

@@ -27,7 +27,7 @@ LIMITS_PROBE = ("--cpu=60", "--data=1073741824", "--fsize=1073741824", "--nofile
 CAP_SYS_PTRACE = 19
 SETPRIV_PROBE = ("--reuid=65534", "--regid=65534", "--clear-groups", "--no-new-privs", "--bounding-set=-all", "true")
 BROWSERS = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")
-"""Browsers for the tests of the pages; the first one found is used. The headless shell needs 60 % of the processor time of a whole browser."""
+"""Browsers for the tests of the pages; the first one found is used. The headless shell needs 60% of the processor time of a whole browser."""
 
 
 def program_findings(programs: Programs) -> Iterator[DoctorFinding]:
