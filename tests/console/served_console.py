@@ -189,10 +189,11 @@ class Served:
         verified = verify_order(deps, order, now=deps.now()) if order else None
         if order is None or not isinstance(verified, VerifiedOrder):
             return DIGEST
-        terms = {name: asked[name] for name in ("resource", "action", "ttl", "tools") if name in asked}
-        access = dict(at_start(verified.spec)).get(number) or Access(reason=asked.get("reason", "because"), at="request", **terms)
-        if call := asked.get("call"):
-            access = access_for_call(access, ToolCall.model_validate(call))
+        access = dict(at_start(verified.spec)).get(number)
+        if access is None:
+            terms = {name: asked[name] for name in ("resource", "action", "ttl", "tools") if name in asked}
+            access, call = Access(reason=asked.get("reason", "because"), at="request", **terms), asked.get("call")
+            access = access_for_call(access, ToolCall.model_validate(call)) if call else access
         return compute_request_digest(deps, verified, access, bundle=order.bundle, tier=tier)
 
     async def launch_and_request(self, **changes: Any) -> dict[str, Any]:
