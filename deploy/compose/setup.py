@@ -150,6 +150,8 @@ def make_login(bao: OpenBao, root: str) -> None:
     bao.call("PUT", "sys/policies/acl/je-setup", {"policy": POLICY}, token=root)
     if "approle/" not in bao.call("GET", "sys/auth", token=root)["data"]:
         bao.call("POST", "sys/auth/approle", {"type": "approle"}, token=root)
+    # Nobody can guess a secret id, and a lock after wrong ones would keep out whoever has the right one.
+    bao.call("POST", "sys/auth/approle/tune", {"user_lockout_config": {"lockout_disable": True}}, token=root)
     role = "auth/approle/role/je-setup"
     bao.call(
         "POST",

@@ -24,7 +24,7 @@ from justenough.domain.integrations.triggers import CONSOLE_ENTITY, TRIGGERS_FIL
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, WriteOutcome
 from worker.provisioning.export import ExportFormat, ExportingClient, export_files
 from worker.provisioning.identities import (
-    APPROLE_MOUNT,
+    provision_approle_mount,
     provision_console,
     provision_groups,
     provision_identity_tokens,
@@ -185,7 +185,7 @@ def _apply_steps(vault: AdminClient, settings: Settings, inputs: _Inputs) -> Ite
     if catalog.has_locks:
         require_control_groups(vault)
     yield ensure_mounted(vault, "sys/mounts/transit", {"type": "transit"})
-    yield ensure_mounted(vault, f"sys/auth/{APPROLE_MOUNT}", {"type": "approle"})
+    yield from provision_approle_mount(vault)
     yield ensure_token_lifetime(vault)
     for key, kind in TRANSIT_KEYS.items():
         yield vault.ensure(f"transit/keys/{key}", kind)

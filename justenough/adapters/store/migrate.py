@@ -60,11 +60,19 @@ def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
 
 
 def read_revisions(connection: Connection) -> Revisions:
-    """Return the database's revision and this version's. Raises StoreTooNew if this version does not know the former, StoreRightsMissing."""
+    """Return the database's revision and this version's.
+
+    Raises StoreTooNew if this version does not know the former, StoreUnfit if there are tables and no revision, StoreRightsMissing.
+    """
     newest = REVISIONS[-1]
     with _explain_refusals(connection, None):
         is_empty = not inspect(connection).has_table("alembic_version")
         revision = None if is_empty else connection.scalar(text("SELECT version_num FROM alembic_version"))
+    if revision is None and not is_empty:
+        raise StoreUnfit(
+            "the database has tables of the store, but no revision: a restore was interrupted, or has not ended; "
+            "if it has ended, restore the backup again, into an empty database"
+        )
     if revision is not None and revision not in REVISIONS:
         raise StoreTooNew(
             f"the store is at revision {revision}, made by a newer version of JustEnough; this version knows up to "

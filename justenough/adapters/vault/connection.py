@@ -63,7 +63,7 @@ LOOKUP_INTERVAL_S = 10.0
 """Maximum number of seconds between two look-ups of our own login, which also show Vault's time."""
 
 WRONG_LOGIN = {
-    "approle": "its role id or secret id is not valid",
+    "approle": "its role id or secret id is not valid, or Vault has locked the role for 15 minutes after wrong ones",
     "kubernetes": "the token of the service account, or the role, is not valid",
     "jwt": "the token or the role is not valid",
     "cert": "no role accepts the certificate",

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import psycopg
@@ -14,7 +15,9 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.root_group import build_program
-from tests.adapters.store.conftest import RUNTIME_ROLE, as_role, database
+from justenough.adapters.store import Store
+from tests.adapters.store.conftest import RUNTIME_ROLE, as_role, database, postgres_folder
+from tests.adapters.store.event_samples import NOW
 from tests.adapters.store.pgbouncer import running_pgbouncer
 
 pytestmark = pytest.mark.servers
@@ -82,6 +85,54 @@ def test_missing_rights_are_listed_with_their_remedy(url: str, monkeypatch: pyte
     assert done.exit_code == 1
     assert f"the role {RUNTIME_ROLE} lacks ledger.insert" in done.stdout
     assert "justenough store migrate --grant ROLE" in done.stdout
+
+
+def restore(url: str, dump: Path, *options: str) -> str:
+    """Restore a dump with pg_restore and return its errors."""
+    done = subprocess.run([postgres_folder() / "pg_restore", *options, "-d", url, dump], capture_output=True, text=True, check=False)
+    return done.stderr
+
+
+@pytest.fixture
+def dump(url: str, tmp_path: Path) -> Path:
+    """A backup of a store that was in use."""
+    run("store", "migrate")
+    with closing(Store(url)) as store:
+        store.probe_write(NOW)
+    subprocess.run([postgres_folder() / "pg_dump", "-Fc", "-f", tmp_path / "dump", url], check=True)
+    return tmp_path / "dump"
+
+
+def test_a_restore_that_a_running_worker_spoiled_is_found(postgres_port: int, dump: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with database(postgres_port) as url:
+        monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", url)
+        assert restore(url, dump, "--section=pre-data") == ""
+        with closing(Store(url)) as worker:
+            worker.probe_write(NOW)
+        assert restore(url, dump, "--section=data") == ""
+        level, found = findings()["schema"]
+        assert (level, found.startswith("the database lacks ledger_no_change, ledger_no_truncate, ix_")) == ("missing", True)
+        assert "could not create unique index" in restore(url, dump, "--section=post-data")
+        assert findings()["schema"] == (
+            "missing",
+            "the database lacks pk_probes: a restore failed or was interrupted, or somebody dropped them",
+        )
+    with database(postgres_port) as url:
+        monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", url)
+        assert restore(url, dump, "--single-transaction") == ""
+        assert findings()["schema"][0] == "ok"
+
+
+@pytest.mark.parametrize("command", ["check", "migrate"])
+def test_a_store_of_which_only_tables_were_restored_is_not_taken_for_an_empty_one(
+    postgres_port: int, dump: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    with database(postgres_port) as url:
+        monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", url)
+        assert restore(url, dump, "--section=pre-data") == ""
+        done = run("store", command)
+    assert done.exit_code == 1
+    assert "tables of the store, but no revision: a restore was interrupted" in done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("command", ["check", "migrate"])

@@ -191,6 +191,26 @@ def test_a_foreign_mount_that_locks_names_is_reported_and_kept(shop: Shop) -> No
     assert reported.note == "anyone who reaches Vault can lock a person out with wrong passwords: see docs/how-to/lockout.md"
 
 
+def test_wrong_secret_ids_lock_no_worker_out(shop: Shop) -> None:
+    login = read_json(shop.settings.worker_approle_file)
+    for _ in range(8):
+        assert not shop.admin.write("auth/approle/login", role_id=login["role_id"], secret_id="wrong").is_success
+    assert shop.admin.write("auth/approle/login", **login).is_success
+
+
+def test_an_approle_mount_of_others_that_locks_roles_is_reported_and_kept(shop: Shop) -> None:
+    tune = "sys/auth/approle/tune"
+    assert tune not in {step.path for step in shop.setup(people=None)}
+    assert shop.admin.write(tune, user_lockout_config={"lockout_disable": False}).is_success
+    try:
+        [reported] = [step for step in shop.setup(people=None) if step.path == tune]
+        assert shop.admin.read_data(tune)["user_lockout_disable"] is False
+    finally:
+        shop.admin.write(tune, user_lockout_config={"lockout_disable": True})
+    assert reported.outcome is WriteOutcome.KEPT
+    assert reported.note == "five wrong secret ids lock workers or consoles out for 15 minutes: see docs/how-to/lockout.md"
+
+
 def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
     try:
         written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))

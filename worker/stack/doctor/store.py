@@ -22,6 +22,7 @@ from worker.stack.readyz import RUNBOOK
 
 HOW_TO = "docs/how-to/store.md"
 MAX_RIGHTS_SHOWN = 5
+MAX_PARTS_SHOWN = 5
 MAX_JOBS_SHOWN = 20
 SQLITE_PREFIX = "sqlite:///"
 
@@ -60,7 +61,11 @@ def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
     if report.postgres:
         yield from _server_findings(report.postgres)
     found, newest = report.revisions.found, report.revisions.newest
-    if found == newest:
+    if report.postgres and report.postgres.missing_parts:
+        what = f"the database lacks {first_of(report.postgres.missing_parts, MAX_PARTS_SHOWN)}: a restore failed or was interrupted, or somebody dropped them"
+        remedy = "Stop workers and consoles, and restore the backup again, into an empty database: docs/how-to/backup.md#restore"
+        yield DoctorFinding("schema", "missing", what, remedy)
+    elif found == newest:
         yield DoctorFinding("schema", "ok", f"revision {found}")
     else:
         what = f"revision {found}, this version needs {newest}" if found else "the database is empty"
