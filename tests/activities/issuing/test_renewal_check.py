@@ -560,6 +560,7 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
     with (folder / "policies" / "writes.cedar").open("a") as file:
         file.write(
             '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
+            ' context.tool == "refund-order" && context.arguments.contains("reason=it broke") &&'
             ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
         )
     until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
