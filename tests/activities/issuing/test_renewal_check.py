@@ -387,15 +387,25 @@ async def test_access_beyond_a_childs_order_ends_once_the_parents_approval_for_i
     assert (writes.can_log_in, child.can_log_in) == (False, True)
 
 
-@pytest.mark.parametrize("granted,problems", [(60, ()), (30, ("access[0].ttl: longer than the parent job's 30s",))])
-def test_a_child_has_the_ttl_of_its_parents_order_unless_approvers_shortened_it(at: Desk, granted: int, problems: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "action,granted,problems",
+    [
+        ("write", {"ttl": 60}, ()),
+        ("write", {"ttl": 30}, ("access[0].ttl: longer than the parent job's 30s",)),
+        # Whoever can write to the store adds nothing to what a person signed.
+        ("admin", {"ttl": 60, "action": "admin"}, ("access[0].action: the parent job has read, write on orders-db, but not admin",)),
+    ],
+)
+def test_a_child_has_what_its_parents_order_says_unless_approvers_allowed_less(
+    at: Desk, action: str, granted: dict[str, Any], problems: tuple[str, ...]
+) -> None:
     parent = start_job(at, {**READ, "access": [*READ["access"], {**WRITE["access"][0], "at": "request"}]})
     # The parent needs it for less long than its order says.
     waiting = parent.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 60}))
     assert isinstance(waiting, PendingRequest)
-    answer = samples.approval_decision("approved", parent.job, number=2, ttl=granted)
+    answer = samples.approval_decision("approved", parent.job, number=2, **granted)
     at.deps.store.ledger.append([samples.approval_opening(parent.job, number=2), answer])
-    child = checked_spec({**WRITE, "params": {"ticket": "1"}})
+    child = checked_spec({**WRITE, "access": [{**WRITE["access"][0], "action": action}], "params": {"ticket": "1"}})
     assert tuple(map(str, parent_limit_problems(at.deps, child, parent.job))) == problems
 
 
