@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ import psycopg
 import pytest
 
 from tests.jobs.test_spaces import launch_with_space
+from tests.support import temporal_client
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
@@ -114,11 +116,21 @@ def test_a_job_cancelled_while_it_waits_never_gets_anything(ops: Human, shop: Sh
     shop.assert_dead(seen)
 
 
-def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+async def cancel_in_temporal(shop: Shop, job: str) -> None:
+    """Cancel a job's workflow as an administrator of Temporal may. Nothing of it is in the store."""
+    client = await temporal_client.connect(shop.stack)
+    await client.get_workflow_handle(job).cancel()
+
+
+@pytest.mark.parametrize("where", ["in the console", "in Temporal"])
+def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness, where: str) -> None:
     tidy = f"trap 'echo tidied; exit 0' TERM; {witness.hand_over}; sleep 300 & wait"
     job = ops.launch(spec(tidy))
     login = witness.login()
-    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    if where == "in Temporal":
+        asyncio.run(cancel_in_temporal(shop, job))
+    else:
+        assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     seen = ops.until(job)
     assert seen["state"] == "cancelled"
     assert "tidied" in ops.output(job)
