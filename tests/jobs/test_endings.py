@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -19,6 +20,13 @@ from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
+CALL_BROKER = """
+import os, socket
+broker = socket.socket(socket.AF_UNIX)
+broker.connect(os.environ["JUSTENOUGH_BROKER"])
+broker.sendall(b"GET /v1/catalog HTTP/1.1\\r\\nHost: broker\\r\\n\\r\\n")
+print(broker.makefile().readline())
+"""
 
 
 @contextmanager
@@ -69,11 +77,13 @@ def test_a_job_that_fails_leaves_nothing_alive(ops: Human, shop: Shop, witness: 
     shop.assert_dead(seen, login)
 
 
-def test_a_job_over_its_timeout_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
-    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", timeout="2s"))
+def test_a_job_over_its_timeout_gets_nothing_more_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    script = f"call() {{ python3 -c {shlex.quote(CALL_BROKER)}; }}; trap 'call; exit' TERM; {witness.hand_over}; sleep 300 & wait"
+    job = ops.launch(spec(script, timeout="2s"))
     login = witness.login()
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("timed_out", "it ran longer than 2 s")
+    assert "HTTP/1.1 410 Gone" in ops.output(job)
     shop.assert_dead(seen, login)
 
 
