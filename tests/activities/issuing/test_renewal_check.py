@@ -587,6 +587,12 @@ def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_
     assert isinstance(issuer.access(refund_call(100.5)), PendingRequest)
 
 
+def test_a_child_keeps_to_the_bounds_that_approvers_set_on_its_parents_tools(at: Desk) -> None:
+    issuer, _ = refund_issuer(at)
+    (problem,) = parent_limit_problems(at.deps, checked_spec(BOUND_SPEC), issuer.verified_order().statement.job)
+    assert str(problem) == "access[0].tools.refund-order.arguments.amount: must have a bound: the parent job has a bound here"
+
+
 def test_what_the_catalog_issues_from_another_path_by_now_needs_its_own_approval(at: Desk, folder: Path) -> None:
     job, file, policy = start_job(at, WRITE, tier=1), folder / "catalog.yaml", "sys/policies/acl/je-grant-orders-db-write"
     access = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="another one", at="request")
