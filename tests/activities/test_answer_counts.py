@@ -459,6 +459,13 @@ def test_a_late_request_of_a_job_with_very_many_decisions_can_be_narrowed(at: De
     assert (evaluated[0].tier, evaluated[1].ttl, evaluated[1].phase) == (job.ladder.needed, 60, "runtime")
 
 
+def test_the_decision_on_each_narrowed_approval_is_recorded(at: Desk) -> None:
+    job, approvers = WaitingJob(at), [at.shop.newcomer(f"narrows-{number}", "support-leads") for number in range(2)]
+    assert [job.answer(who, ttl=ttl) for who, ttl in zip(approvers, (120, 60), strict=True)] == ["pending", "approved"]
+    decided = [entry.data for entry in at.deps.store.ledger.entries(job=job.job, types=[EventType.ACCESS_DECIDED]).items]
+    assert [data["facts"]["ttl"] for data in decided if data["phase"] == "narrowed"] == [120, 60]
+
+
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
     at.shop.admin("POST", "identity/group/name/break-glass", {"type": "internal"})
     glass = at.shop.newcomer("glass-breaker", "break-glass")
