@@ -456,7 +456,14 @@ def test_a_late_request_of_a_job_with_very_many_decisions_can_be_narrowed(at: De
     evaluated = evaluate_grant(at.deps, job.job, 2, GrantTerms(action=Action.WRITE, ttl=60))
 
     assert not isinstance(evaluated, Rejection), evaluated
-    assert (evaluated[0].tier, evaluated[1].ttl) == (job.ladder.needed, 60)
+    assert (evaluated[0].tier, evaluated[1].ttl, evaluated[1].phase) == (job.ladder.needed, 60, "runtime")
+
+
+def test_the_decision_on_each_narrowed_approval_is_recorded(at: Desk) -> None:
+    job, approvers = WaitingJob(at), [at.shop.newcomer(f"narrows-{number}", "support-leads") for number in range(2)]
+    assert [job.answer(who, ttl=ttl) for who, ttl in zip(approvers, (120, 60), strict=True)] == ["pending", "approved"]
+    decided = [entry.data for entry in at.deps.store.ledger.entries(job=job.job, types=[EventType.ACCESS_DECIDED]).items]
+    assert [data["facts"]["ttl"] for data in decided if data["phase"] == "narrowed"] == [120, 60]
 
 
 def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
@@ -466,7 +473,7 @@ def test_break_glass_is_decided_by_policy_and_opens_a_review(at: Desk) -> None:
     assert job.answer(glass, "break_glass") == "approved"
     entries = at.deps.store.ledger.entries(job=job.job).items
     assert [entry.type for entry in entries][-3:] == [EventType.ACCESS_DECIDED, EventType.APPROVAL_DECIDED, EventType.REVIEW_OPENED]
-    assert entries[-3].data["phase"] == "narrowed"
+    assert (entries[-3].data["phase"], entries[-3].data["facts"]["phase"]) == ("narrowed", "start")
     assert (entries[-1].data["tiers"], entries[-1].data["tier_names"]) == ([1], ["owner"])
 
 

@@ -103,7 +103,9 @@ def test_only_one_worker_deals_with_a_dead_session(settings: Settings, job: str,
 def test_a_suspended_worker_is_not_taken_for_a_dead_one(settings: Settings, other: psutil.Process) -> None:
     other.suspend()
     until(lambda: other.status() == psutil.STATUS_STOPPED, "it is suspended")
+    open_files = psutil.Process().num_fds()
     assert dead_jobs(settings) == []
+    assert psutil.Process().num_fds() == open_files, "it is looked at every second"
     other.resume()
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -12,11 +14,19 @@ import psycopg
 import pytest
 
 from tests.jobs.test_spaces import launch_with_space
+from tests.support import temporal_client
 from tests.support.people import ACCEPTED_STATUSES, Human
 from tests.support.shop import Login, Shop, Witness, access, spec
 from tests.support.wait import until
 
 pytestmark = pytest.mark.servers
+CALL_BROKER = """
+import os, socket
+broker = socket.socket(socket.AF_UNIX)
+broker.connect(os.environ["JUSTENOUGH_BROKER"])
+broker.sendall(b"GET /v1/catalog HTTP/1.1\\r\\nHost: broker\\r\\n\\r\\n")
+print(broker.makefile().readline())
+"""
 
 
 @contextmanager
@@ -67,11 +77,13 @@ def test_a_job_that_fails_leaves_nothing_alive(ops: Human, shop: Shop, witness: 
     shop.assert_dead(seen, login)
 
 
-def test_a_job_over_its_timeout_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
-    job = ops.launch(spec(f"{witness.hand_over}; sleep 300", timeout="2s"))
+def test_a_job_over_its_timeout_gets_nothing_more_is_ended_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+    script = f"call() {{ python3 -c {shlex.quote(CALL_BROKER)}; }}; trap 'call; exit' TERM; {witness.hand_over}; sleep 300 & wait"
+    job = ops.launch(spec(script, timeout="2s"))
     login = witness.login()
     seen = ops.until(job)
     assert (seen["state"], seen["reason"]) == ("timed_out", "it ran longer than 2 s")
+    assert "HTTP/1.1 410 Gone" in ops.output(job)
     shop.assert_dead(seen, login)
 
 
@@ -114,11 +126,21 @@ def test_a_job_cancelled_while_it_waits_never_gets_anything(ops: Human, shop: Sh
     shop.assert_dead(seen)
 
 
-def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness) -> None:
+async def cancel_in_temporal(shop: Shop, job: str) -> None:
+    """Cancel a job's workflow as an administrator of Temporal may. Nothing of it is in the store."""
+    client = await temporal_client.connect(shop.stack)
+    await client.get_workflow_handle(job).cancel()
+
+
+@pytest.mark.parametrize("where", ["in the console", "in Temporal"])
+def test_a_job_cancelled_while_it_runs_can_clean_up_and_leaves_nothing_alive(ops: Human, shop: Shop, witness: Witness, where: str) -> None:
     tidy = f"trap 'echo tidied; exit 0' TERM; {witness.hand_over}; sleep 300 & wait"
     job = ops.launch(spec(tidy))
     login = witness.login()
-    assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
+    if where == "in Temporal":
+        asyncio.run(cancel_in_temporal(shop, job))
+    else:
+        assert ops.api.post(f"jobs/{job}/cancel").status_code == 202
     seen = ops.until(job)
     assert seen["state"] == "cancelled"
     assert "tidied" in ops.output(job)

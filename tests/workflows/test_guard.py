@@ -127,3 +127,5 @@ def test_a_guards_deadline_is_later_than_the_longest_possible_end_of_its_session
     session = options.session(timeout, launcher="a", queue_timeout=options.GUARDED_QUEUE_TIMEOUT)
     longest = session["schedule_to_start_timeout"] + session["start_to_close_timeout"]
     assert timedelta(seconds=options.guard_seconds(timeout)) > longest
+    # To issue, to end a process that used up its time, and to revoke.
+    assert session["start_to_close_timeout"] > timedelta(seconds=timeout, minutes=5)

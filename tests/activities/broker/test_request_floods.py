@@ -243,7 +243,17 @@ async def test_requests_that_nobody_opens_use_up_few_of_the_signals_that_tempora
     assert longest <= MAX_NOTIFY_INTERVAL_S * requests
 
 
-async def test_a_workflow_is_not_notified_again_of_a_request_that_the_store_lost(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "view",
+    [
+        pytest.param(None, id="the store lost it"),
+        pytest.param(SimpleNamespace(expires_at=datetime.now(UTC), state=RequestState.PENDING), id="people were asked"),
+        pytest.param(SimpleNamespace(expires_at=None, state=RequestState.WITHDRAWN), id="nobody needs it"),
+    ],
+)
+async def test_a_workflow_is_not_notified_again_of_a_request_that_it_opened_or_cannot_open(
+    monkeypatch: pytest.MonkeyPatch, view: object
+) -> None:
     sent: list[str] = []
 
     async def notify(request: str) -> None:
@@ -251,7 +261,7 @@ async def test_a_workflow_is_not_notified_again_of_a_request_that_the_store_lost
 
     monkeypatch.setattr(broker_module, "NOTIFY_INTERVAL_S", 0.0)
     told: Any = SimpleNamespace(statement=SimpleNamespace(job="j-test"), spec=None)
-    store = SimpleNamespace(requests=SimpleNamespace(get=lambda _: None))
+    store = SimpleNamespace(requests=SimpleNamespace(get=lambda _: view))
     deps, nobody = cast("Any", SimpleNamespace(ticks=lambda: 0.0, store=store)), cast("Any", None)
     broker = Broker(deps, told, nobody, nobody, nobody, owner="", notify_workflow=notify)
     async with asyncio.timeout(10):

@@ -332,7 +332,8 @@ def test_a_tool_that_leaves_the_catalog_while_its_call_waits_for_people_is_not_c
             until(lambda: "pay" not in {tool["name"] for tool in mcp_result(job, "tools/list")["tools"]}, "the catalog is read again")
             assert lead.answer(await_request(lead, newest_request(ops, job))).status_code in ACCEPTED_STATUSES
             result = json.loads([*lines][-1].removeprefix("data: "))["result"]
-        assert "the catalog has changed" in result["content"][0]["text"]
+        assert result["isError"]
+        assert result["content"][0]["text"].startswith("Not done: tool: the catalog has changed")
         assert len(bad.seen) == before
         assert ops.job(job.job)["credentials"] == []
 

@@ -76,6 +76,15 @@ async def test_a_renewal_extends_the_users_expiry_in_the_target_but_not_beyond_t
     assert SECOND < valid_for(at.shop, job) <= 2 * SECOND + BUFFER
 
 
+async def test_a_renewal_that_had_to_wait_until_its_grant_was_over_extends_nothing(at: Desk) -> None:
+    job = at.job()
+    item = issuance(at, at.issue(job), ttl=60, lease=2)
+    at.clock.stepped = timedelta(minutes=1)
+    # Vault would take a request for no seconds as one for its default.
+    assert lease_keeper.LeaseKeeper(at.deps, job, WILLING)._renew(item) == lease_keeper.TTL_OVER
+    assert valid_for(at.shop, job) <= 2 * SECOND + BUFFER
+
+
 async def test_a_lease_as_long_as_its_grant_is_not_renewed(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease_keeper, "CHECK_INTERVAL_S", 0.01)
     job = at.job()

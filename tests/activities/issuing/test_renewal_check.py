@@ -387,15 +387,25 @@ async def test_access_beyond_a_childs_order_ends_once_the_parents_approval_for_i
     assert (writes.can_log_in, child.can_log_in) == (False, True)
 
 
-@pytest.mark.parametrize("granted,problems", [(60, ()), (30, ("access[0].ttl: longer than the parent job's 30s",))])
-def test_a_child_has_the_ttl_of_its_parents_order_unless_approvers_shortened_it(at: Desk, granted: int, problems: tuple[str, ...]) -> None:
+@pytest.mark.parametrize(
+    "action,granted,problems",
+    [
+        ("write", {"ttl": 60}, ()),
+        ("write", {"ttl": 30}, ("access[0].ttl: longer than the parent job's 30s",)),
+        # Whoever can write to the store adds nothing to what a person signed.
+        ("admin", {"ttl": 60, "action": "admin"}, ("access[0].action: the parent job has read, write on orders-db, but not admin",)),
+    ],
+)
+def test_a_child_has_what_its_parents_order_says_unless_approvers_allowed_less(
+    at: Desk, action: str, granted: dict[str, Any], problems: tuple[str, ...]
+) -> None:
     parent = start_job(at, {**READ, "access": [*READ["access"], {**WRITE["access"][0], "at": "request"}]})
     # The parent needs it for less long than its order says.
     waiting = parent.issuer.access(ORDERS.model_copy(update={"action": Action.WRITE, "ttl": 60}))
     assert isinstance(waiting, PendingRequest)
-    answer = samples.approval_decision("approved", parent.job, number=2, ttl=granted)
+    answer = samples.approval_decision("approved", parent.job, number=2, **granted)
     at.deps.store.ledger.append([samples.approval_opening(parent.job, number=2), answer])
-    child = checked_spec({**WRITE, "params": {"ticket": "1"}})
+    child = checked_spec({**WRITE, "access": [{**WRITE["access"][0], "action": action}], "params": {"ticket": "1"}})
     assert tuple(map(str, parent_limit_problems(at.deps, child, parent.job))) == problems
 
 
@@ -560,6 +570,7 @@ def test_a_call_under_a_live_grant_is_refused_once_policy_no_longer_allows_its_a
     with (folder / "policies" / "writes.cedar").open("a") as file:
         file.write(
             '\n// Since yesterday.\n@id("small-refunds") forbid (principal, action, resource) when {'
+            ' context.tool == "refund-order" && context.arguments.contains("reason=it broke") &&'
             ' context.call.hasTag("amount") && context.call.getTag("amount").greaterThan(decimal("10.0")) };\n'
         )
     until(lambda: "small-refunds" in at.deps.config.current().policies.ids, "the policy is read")
@@ -574,6 +585,12 @@ def test_a_call_beyond_the_approved_bounds_does_not_use_the_grant_and_waits_for_
     issuer, _ = refund_issuer(at)
     assert isinstance(issuer.access(refund_call(100)), IssuedCredential)
     assert isinstance(issuer.access(refund_call(100.5)), PendingRequest)
+
+
+def test_a_child_keeps_to_the_bounds_that_approvers_set_on_its_parents_tools(at: Desk) -> None:
+    issuer, _ = refund_issuer(at)
+    (problem,) = parent_limit_problems(at.deps, checked_spec(BOUND_SPEC), issuer.verified_order().statement.job)
+    assert str(problem) == "access[0].tools.refund-order.arguments.amount: must have a bound: the parent job has a bound here"
 
 
 def test_what_the_catalog_issues_from_another_path_by_now_needs_its_own_approval(at: Desk, folder: Path) -> None:

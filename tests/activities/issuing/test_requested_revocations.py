@@ -108,6 +108,12 @@ async def test_a_request_after_a_failover_that_lost_entries_reaches_its_session(
             ledger.append([later])
         received.put_nowait(entry)
 
-    async with RequestWatch(at.deps.store).watch(job, receive), asyncio.timeout(60):
+    requests = RequestWatch(at.deps.store)
+    # Other sessions of the worker end before this one starts, and while it runs.
+    async with requests.watch(at.job(), receive):
+        pass
+    async with requests.watch(job, receive), asyncio.timeout(60):
+        async with requests.watch(at.job(), receive):
+            pass
         assert (await received.get()).id == stop.id
         assert (await received.get()).id == later.id

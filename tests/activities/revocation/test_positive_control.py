@@ -230,7 +230,9 @@ def test_a_search_is_no_longer_trusted_once_vault_names_users_differently(shop: 
         assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
         at.issue(working)
         assert at.deps.store.credentials.list(job=working).items[0].search_digest, "it may issue again without recording that first"
+        aged = at.issue(old := at.job())
         rename_users(shop, "")
+        assert not revoke_by_session(at, old, older(aged)).confirmed, "another search than the one that found users"
         with_observed_user(at.deps, searching, found, action, known)
         (entry,) = at.deps.store.ledger.entries(job=searching, types=[EventType.CREDENTIAL_FOUND]).items
         assert (entry.data["search_digest"], entry.data["place_digest"]) == (None, None), (

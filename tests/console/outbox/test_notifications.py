@@ -158,7 +158,7 @@ async def test_nobody_is_notified_of_a_request_that_was_answered_meanwhile(rig: 
     console = await start_notifications(rig, people())
     rig.record(*request_events(), samples.approval_decision("approved"))
     await rig.deliver(console)
-    assert chat.requests == []
+    assert (chat.requests, rig.progress_of("leads").delivered) == ([], 0)
 
 
 async def test_a_job_that_ends_releases_those_who_were_asked(rig: OutboxRig, chat: Receiver) -> None:
@@ -221,6 +221,20 @@ async def test_a_revocation_that_stays_overdue_is_reported_once_and_so_is_its_en
     rig.record(event_samples.revocation_proof())
     await rig.deliver(console)
     assert chat.events[1]["message"] == "No access of the job is active any more. No action needed."
+
+
+async def test_a_credential_whose_revocation_is_overdue_while_its_job_runs_is_reported_and_so_is_its_end(
+    rig: OutboxRig, chat: Receiver
+) -> None:
+    await rig.write_secret(PEOPLE, chat=apprise_url(chat))
+    console = await start_notifications(rig, people())
+    failed: dict[str, Any] = {"by": "person", "failures": ["Vault is sealed"], "attempt": 1}
+    rig.record(samples.submission(), samples.issuance(), samples.credential_event(EventType.CREDENTIAL_OVERDUE, **failed))
+    await rig.deliver(console)
+    assert titles(chat) == [f"Credential revocation overdue: {JOB}"]
+    rig.record(samples.credential_confirmation(at=later(1)))
+    await rig.deliver(console)
+    assert titles(chat)[1:] == [f"Settled: credential of {part_id(JOB, 'c')}"]
 
 
 async def test_a_person_who_catches_up_with_a_revocation_that_was_overdue_twice_is_released_once(rig: OutboxRig, chat: Receiver) -> None:

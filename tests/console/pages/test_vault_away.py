@@ -26,6 +26,7 @@ from tests.support.plain_http import NO_TLS
 from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
+UNCACHED = "console.auth.page_sessions.CACHE_TTL_S", "console.auth.vault_directory.CACHE_TTL_S"
 
 
 @dataclass(frozen=True)
@@ -42,7 +43,7 @@ async def cut(
     stack: Stack, settings: Settings, passwords: dict[str, str], people: dict[str, Human], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[Cut]:
     """No earlier answer of Vault is new enough, and callers do not wait for Vault for long."""
-    for name in ("console.auth.page_sessions.CACHE_TTL_S", "console.auth.vault_directory.CACHE_TTL_S"):
+    for name in UNCACHED:
         monkeypatch.setattr(name, 0.0)
     monkeypatch.setattr("console.auth.tokens.LAST_KNOWN_AFTER_S", 0.2)
     door = Door(urlsplit(settings.vault_addr).port or 0)
@@ -132,11 +133,12 @@ async def test_calls_that_wait_for_a_hanging_vault_leave_room_to_stop_jobs(cut: 
         assert {status for statuses in await asyncio.gather(*flood) for status in statuses} <= {403, 503}
 
 
-async def test_nobody_approves_claims_launches_or_logs_in(cut: Cut) -> None:
+async def test_nobody_approves_claims_launches_or_logs_in(cut: Cut, monkeypatch: pytest.MonkeyPatch) -> None:
     served, lead = cut.served, cut.lead
     request = await served.launch_and_request()
     claim = f"/inbox/{request['id']}/claim"
     fields = (await read_words(lead, f"/inbox/{request['id']}")).forms[claim]
+    batch = {"csrf": fields["csrf"], "decision": "approve", "pick": f"{request['id']} {request['digest']}"}
     with cut.door.closed():
         approved = await submit_decision(lead, request, "approve", reason="please")
         assert (approved.status_code, "please" in approved.text) == (503, True)
@@ -144,6 +146,11 @@ async def test_nobody_approves_claims_launches_or_logs_in(cut: Cut) -> None:
         for path, body in (("/jobs", {}), (f"/requests/{request['id']}/decisions", {}), (f"/requests/{request['id']}/claim", None)):
             refused.append(await served.post(path, "lead", body))
             assert refused[-1].status_code == 503, path
+        for name in UNCACHED:
+            # Vault confirmed the login before it went away.
+            monkeypatch.setattr(name, 600.0)
+        refused.append(await lead.send("/inbox/batch", batch))
+        assert "not submitted Vault" in words_of(refused[-1])
         told = [answer.text for answer in refused if "Vault" in answer.text]
         assert told
         assert not [text for text in told if "VAULT_ADDR" in text], "this is for whoever runs the console"
