@@ -15,7 +15,9 @@ from justenough.domain.core.ids import request_number_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.jobs.spec import Access
 from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.ledger.events import EventType, build_event
+from justenough.domain.tools.call import ToolCall, access_for_call
 from justenough.services.evaluate_request import evaluate_grant
 from tests.activities.issuing_session import Session, start_session
 from tests.activities.test_long_calls import broker_of, nobody
@@ -64,3 +66,24 @@ def test_a_request_can_be_narrowed_however_many_decisions_its_job_has(at: Desk) 
     narrowed = evaluate_grant(at.deps, job, request_number_of(waiting.request_id), GrantTerms(action=Action.READ, ttl=60))
     assert not isinstance(narrowed, Rejection), narrowed
     assert session.end().confirmed
+
+
+CALL = ToolCall(tool="refund-order", arguments={"order_id": 7, "amount": 449.50, "reason": "“broken” \u2028 <b>é</b>\n1e-7"})
+WRITE = Access(resource="refunds-db", action=Action.WRITE, ttl=300, reason="a test", at="request")
+BOUNDS = {
+    "refund-order": Bounds.model_validate({"calls": 3, "arguments": {"amount": {"maximum": 99.9}, "order_id": {"one_of": [7, 8.5, "x"]}}})
+}
+
+
+@pytest.mark.parametrize(
+    "asked", [WRITE, access_for_call(WRITE, CALL), WRITE.model_copy(update={"tools": BOUNDS})], ids=["access", "a call", "tools"]
+)
+def test_the_record_of_a_running_jobs_request_has_the_digest_that_approvers_sign(at: Desk, asked: Access) -> None:
+    session = start_session(at, SIGNED)
+    ask = session.issuer.access_through_tools if asked.tools else session.issuer.access
+    waiting = ask(asked)
+    assert isinstance(waiting, PendingRequest)
+    terms = GrantTerms(action=Action.WRITE, ttl=60, tools=asked.tools)
+    evaluated = evaluate_grant(at.deps, session.job, request_number_of(waiting.request_id), terms)
+    assert not isinstance(evaluated, Rejection), evaluated
+    session.end()
