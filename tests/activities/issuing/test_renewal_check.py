@@ -473,10 +473,14 @@ def test_nothing_is_issued_that_policy_denies_by_now(at: Desk, folder: Path) -> 
     assert at.deps.store.credentials.list().items == ()
 
 
+def issuer_of(job: HeldJob, history: JobHistory) -> Issuer:
+    """Return the issuer of another session of a job, with this history."""
+    return Issuer(job.at.deps, job.issuer._order, job.issuer._verified, history, owner="owner")
+
+
 def issue_again(job: HeldJob, history: JobHistory, *answers: ApprovalAnswer) -> IssuedCredential:
     """Issue a job's one request once more, as a session with this history would."""
-    issuer = Issuer(job.at.deps, job.issuer._order, job.issuer._verified, history, owner="owner")
-    return issuer.issue(GrantedRequest(id=request_id(job.job, 1), number=1, answers=answers))
+    return issuer_of(job, history).issue(GrantedRequest(id=request_id(job.job, 1), number=1, answers=answers))
 
 
 @pytest.mark.parametrize("state", ["denied", "expired", "withdrawn"])
@@ -513,7 +517,11 @@ def test_approvals_count_if_policy_needs_no_higher_tier_than_the_request_has_rea
         ledger.append([approval_escalated_event(job.job, opened.model_copy(update={"current": reached}), tiers, at=at.deps.now())])
     history = build_job_history(ledger.entries(job=job.job, types=APPROVAL_EVENTS).items)
     if is_issued:
-        assert issue_again(job, history, approval).credential.user is not None
+        issuer = issuer_of(job, history)
+        issuer.issue(GrantedRequest(id=request_id(job.job, 1), number=1, answers=(approval,)))
+        # The grant covers more of the same.
+        again = Access(resource="orders-db", action=Action.WRITE, ttl=60, reason="another one", at="request")
+        assert isinstance(issuer.access(again), IssuedCredential)
     else:
         with pytest.raises(
             NotPermitted, match=r"it needs tier 2, but its valid approvals do not reach the quorum \(.* is for something other"
