@@ -97,7 +97,7 @@ def is_same(one: Secret, other: Secret) -> bool:
 
 
 async def _person_of(request: Request) -> PageUser | None:
-    """Return the logged-in person; None for a screen, and while Vault or the store does not answer."""
+    """Return the logged-in person; None if nobody is, and while Vault or the store does not answer."""
     try:
         return await page_user_of(request, allow_last_known=True)
     except (NoSession, RetryLater):

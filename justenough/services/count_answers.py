@@ -23,7 +23,7 @@ from justenough.domain.readmodel.views import EntryView, RequestView
 from justenough.services.approval_ladder import ladder_for_recorded_request
 from justenough.services.control_group_votes import build_control_group_verifier
 from justenough.services.dependencies import Deps
-from justenough.services.evaluate_request import evaluate_grant, why_policy_denies_grant
+from justenough.services.evaluate_request import REQUEST_UNKNOWN, evaluate_grant, why_policy_denies_grant
 from justenough.services.ledger_events import (
     access_decided_event,
     approval_decided_event,
@@ -191,7 +191,7 @@ def find_recorded_request(deps: Deps, job: str, ladder: Ladder) -> RequestView |
     """Return the recorded request, or why a ladder that came through Temporal does not match it."""
     request, order = deps.store.requests.get(ladder.request), deps.store.jobs.order(job)
     if request is None or order is None or request.job_id != job:
-        return Rejection("request_unknown", "no such request of this job has been recorded")
+        return REQUEST_UNKNOWN
     recorded = [(item.approver_id, item.decision, item.tier, item.ttl, item.action, item.tools) for item in request.approvals]
     answers = [(item.person, item.decision, item.tier, item.ttl, item.action, item.tools) for item in ladder.answers]
     requester = order.order.statement.get("person")

@@ -25,6 +25,7 @@ from justenough.services.parent_chain import inherit_touched
 from justenough.services.verify_order import VerifiedOrder, verify_order
 
 Evaluation = tuple[Decision, DecisionFacts]
+REQUEST_UNKNOWN = Rejection("request_unknown", "no such request of this job has been recorded")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +97,9 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
     verified = verify_order(deps, order, now=running.started_at or deps.now())
     if isinstance(verified, Rejection):
         return Rejection(verified.code, f"the job's order is no longer valid: {verified}")
-    found = _find_original(deps, verified, view, number=number) if view else None
-    if view is None or found is None:
-        return Rejection("request_unknown", "no such request of this job has been recorded")
+    if view is None:
+        return REQUEST_UNKNOWN
+    found = _find_original(deps, verified, view, number=number)
     if isinstance(found, Rejection):
         return found
     original, held, phase = found
@@ -127,12 +128,10 @@ def evaluate_in_order(deps: Deps, job: str, verified: VerifiedOrder) -> Iterator
             held = held.with_issued(access.resource, access.action, deps.config.current().catalog.resources[access.resource].sensitivity)
 
 
-def _find_original(
-    deps: Deps, verified: VerifiedOrder, view: RequestView, *, number: int
-) -> tuple[Access, HeldAccess, Phase] | Rejection | None:
-    """Return what the job requested, the access that it held at that time, and the phase; None if the ledger has no decision on the request.
+def _find_original(deps: Deps, verified: VerifiedOrder, view: RequestView, *, number: int) -> tuple[Access, HeldAccess, Phase] | Rejection:
+    """Return what the job requested, the access that it held at that time, and the phase.
 
-    Returns a rejection if the catalog no longer offers what the job requested.
+    Returns a rejection if the ledger has no decision on the request, or if the catalog no longer offers what the job requested.
     """
     at_starts = dict(at_start(verified.spec))
     if number in at_starts:
@@ -142,7 +141,7 @@ def _find_original(
         return start.access, start.held, "start"
     decided = deps.store.ledger.entry(f"{view.job_id}/{EventType.ACCESS_DECIDED}/{view.id}/runtime")
     if decided is None:
-        return None
+        return REQUEST_UNKNOWN
     access = Access(resource=view.resource, action=Action(view.action), ttl=view.ttl, reason=view.reason, at="request", tools=view.tools)
     access = access_for_call(access, ToolCall.model_validate(view.call)) if view.call else access
     held = DecisionFacts.model_validate(decided.data["facts"]).to_context(view.reason).held

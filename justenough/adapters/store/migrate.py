@@ -62,7 +62,7 @@ def migrate(engine: Engine, *, grant: str | None = None) -> Revisions:
 def read_revisions(connection: Connection) -> Revisions:
     """Return the database's revision and this version's.
 
-    Raises StoreTooNew if this version does not know the former, StoreUnfit if there are tables and no revision, StoreRightsMissing.
+    Raises StoreTooNew if this version does not know the former, StoreUnfit if its table is there without a revision, StoreRightsMissing.
     """
     newest = REVISIONS[-1]
     with _explain_refusals(connection, None):
@@ -70,7 +70,7 @@ def read_revisions(connection: Connection) -> Revisions:
         revision = None if is_empty else connection.scalar(text("SELECT version_num FROM alembic_version"))
     if revision is None and not is_empty:
         raise StoreUnfit(
-            "the database has tables of the store, but no revision: a restore was interrupted, or has not ended; "
+            "the database has the table alembic_version, but no revision in it: a restore was interrupted, or has not ended; "
             "if it has ended, restore the backup again, into an empty database"
         )
     if revision is not None and revision not in REVISIONS:

@@ -21,8 +21,7 @@ from worker.stack.finding import DoctorFinding, first_of
 from worker.stack.readyz import RUNBOOK
 
 HOW_TO = "docs/how-to/store.md"
-MAX_RIGHTS_SHOWN = 5
-MAX_PARTS_SHOWN = 5
+MAX_NAMES_SHOWN = 5
 MAX_JOBS_SHOWN = 20
 SQLITE_PREFIX = "sqlite:///"
 
@@ -62,7 +61,7 @@ def store_findings(settings: Settings) -> Iterator[DoctorFinding]:
         yield from _server_findings(report.postgres)
     found, newest = report.revisions.found, report.revisions.newest
     if report.postgres and report.postgres.missing_parts:
-        what = f"the database lacks {first_of(report.postgres.missing_parts, MAX_PARTS_SHOWN)}: a restore failed or was interrupted, or somebody dropped them"
+        what = f"the database lacks {first_of(report.postgres.missing_parts, MAX_NAMES_SHOWN)}: a restore failed or was interrupted, or somebody dropped them"
         remedy = "Stop workers and consoles, and restore the backup again, into an empty database: docs/how-to/backup.md#restore"
         yield DoctorFinding("schema", "missing", what, remedy)
     elif found == newest:
@@ -96,7 +95,7 @@ def _rights_finding(postgres: PostgresReport) -> DoctorFinding:
     role, lacking = postgres.role, postgres.missing_rights
     if lacking:
         remedy = "Run `justenough store migrate --grant ROLE` with the URL of the role that owns the tables."
-        return DoctorFinding("rights", "missing", f"the role {role} lacks {first_of(lacking, MAX_RIGHTS_SHOWN)}", remedy)
+        return DoctorFinding("rights", "missing", f"the role {role} lacks {first_of(lacking, MAX_NAMES_SHOWN)}", remedy)
     if postgres.may_change_ledger:
         remedy = f"Let workers and consoles use a role that does not own the tables: {HOW_TO}#rights"
         return DoctorFinding("rights", "warning", f"the role {role} could change or delete ledger entries", remedy)
