@@ -24,6 +24,7 @@ from justenough.domain.catalog.loader import problems_in_spec
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.errors import RetryLater
 from justenough.domain.core.rejection import Rejection
+from justenough.domain.jobs.result_reasons import ResultReason
 from justenough.domain.jobs.spec import at_start
 from justenough.domain.jobs.states import JobState
 from justenough.services.dependencies import Deps
@@ -33,8 +34,6 @@ from justenough.services.verify_order import VerifiedOrder, verify_order
 
 CLAIM_RENEWAL_INTERVAL_S = 5.0
 """Seconds between two renewals of the claim's lease. The sweep considers a session dead after 30 (`CLAIM_LEASE`)."""
-SERVERS_UNAVAILABLE = "servers_unavailable"
-"""The reason if Vault or the store did not answer within PATIENCE_S."""
 PATIENCE_S = 5.0
 """Seconds that an unclaimed job waits at this worker for Vault and the store. Then another worker can take it, which may reach them."""
 RETRY_INTERVAL_S = 1.0
@@ -81,7 +80,7 @@ class SessionActivities:
         found = await self._verify_once_servers_answer(order)
         if found is None:
             log.warning("job waits until Vault and the store answer", job=order.order.job)
-            return SessionResult(outcome=JobState.FAILED, reason=SERVERS_UNAVAILABLE, no_place=True)
+            return SessionResult(outcome=JobState.FAILED, reason=ResultReason.SERVERS_UNAVAILABLE, no_place=True)
         if isinstance(found, Rejection):
             return await self._refuse(order.order.job, found.message)
         verified, past = found
@@ -98,7 +97,7 @@ class SessionActivities:
         if claimed is ClaimResult.NO_PLACE:
             log.info("job waits for a place", job=order.order.job, launcher=launcher, places=places)
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
-            return SessionResult(outcome=JobState.FAILED, reason=claimed.value, no_place=True, clean=clean)
+            return SessionResult(outcome=JobState.FAILED, reason=ResultReason.NO_PLACE, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
             claim = await asyncio.to_thread(self._deps.store.claims.get, order.order.job)
             is_unclaimed = claim is not None and claim.owner is None

@@ -45,6 +45,7 @@ from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.ids import CREDENTIAL_ID, JOB_ID, REQUEST_ID
 from justenough.domain.core.units import duration_text, size_text
 from justenough.domain.integrations.triggers import Triggers
+from justenough.domain.jobs.result_reasons import RESULT_REASON_TEXTS
 from justenough.domain.jobs.spec import KUBECONFIG, PGPASSFILE, JobSpec
 from justenough.domain.jobs.states import CredentialState, JobState, RequestState, RevocationState
 from worker.stack.doctor import CHECKS
@@ -376,6 +377,11 @@ def states(section: str, kind: str, values: type[Enum]) -> str:
     )
 
 
+def result_reasons() -> str:
+    """Return the table of the reasons that have a name."""
+    return table(("reason", "meaning"), [(f"`{reason}`", f"{text[0].upper()}{text[1:]}.") for reason, text in RESULT_REASON_TEXTS.items()])
+
+
 def ids() -> str:
     """Return the table of ids."""
     rows = [("job, also its Temporal workflow id", JOB_ID), ("request", REQUEST_ID), ("credential", CREDENTIAL_ID)]
@@ -406,6 +412,7 @@ PARTS: Mapping[str, Callable[[], str]] = {
     "exit-codes": exit_codes,
     "ids": ids,
     "job-states": lambda: states("job-states", "job", JobState),
+    "result-reasons": result_reasons,
     "request-states": lambda: states("request-states", "request", RequestState),
     "credential-states": lambda: states("credential-states", "credential", CredentialState),
     "revocation-states": lambda: states("revocation-states", "revocation", RevocationState),

@@ -44,6 +44,7 @@ with workflow.unsafe.imports_passed_through():
         SessionResult,
         StartDecisions,
     )
+    from justenough.domain.jobs.result_reasons import ResultReason
     from justenough.domain.jobs.states import JobState, RequestState
     from justenough.domain.ledger.events import Event
 
@@ -256,7 +257,8 @@ class Job:
                 return JobOutcome(self._stop)
             if not isinstance(error.cause, ActivityTimeout):
                 return JobOutcome(JobState.FAILED, reason=f"session_failed: {error_type(error)}")
-            return JobOutcome(JobState.FAILED, reason="no_worker" if error.cause.type is TimeoutType.SCHEDULE_TO_START else "worker_lost")
+            was_taken = error.cause.type is not TimeoutType.SCHEDULE_TO_START
+            return JobOutcome(JobState.FAILED, reason=ResultReason.WORKER_LOST if was_taken else ResultReason.NO_WORKER)
         except asyncio.CancelledError:
             # Our own cancel overtook the session's result, so its proof is lost.
             return JobOutcome(self._stop or JobState.FAILED)

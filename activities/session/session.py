@@ -35,6 +35,7 @@ from justenough.adapters.vault import ConnectionRefused
 from justenough.domain.contracts.workflow_messages import SessionInput, SessionResult
 from justenough.domain.core.errors import JustEnoughError, RetryLater
 from justenough.domain.core.redaction import Redactor
+from justenough.domain.jobs.result_reasons import ResultReason
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
@@ -64,10 +65,10 @@ T = TypeVar("T")
 class Stop(StrEnum):
     CANCEL = "cancelled"
     KILL = "killed"
-    CUT = "access_cut"
+    CUT = ResultReason.ACCESS_CUT
     """Its claim was closed: a kill, the guard or the sweep has already revoked its access."""
-    GONE = "workflow_gone"
-    WORKER = "worker_stopped"
+    GONE = ResultReason.WORKFLOW_GONE
+    WORKER = ResultReason.WORKER_STOPPED
 
     @property
     def is_gentle(self) -> bool:

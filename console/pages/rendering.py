@@ -29,6 +29,7 @@ from console.presentation.terminal_text import plain
 from console.services.deciders import GroupMembers, deciders_from, tier_deciders
 from justenough.domain.core.units import duration_text
 from justenough.domain.inbox.diff import to_excerpt, word_diff
+from justenough.domain.jobs.result_reasons import result_reason_text
 from justenough.domain.jobs.tool_bounds_syntax import format_tool_lines
 from justenough.domain.ledger.overdue import session_ends
 
@@ -91,6 +92,7 @@ def template_environment() -> Environment:
         "bounds": format_tool_lines,
         "telling": to_excerpt,
         "word_diff": lambda difference: word_diff(difference.before, difference.now),
+        "result_reason": result_reason_text,
         "sentence": lambda entry: plain(event_sentence(entry.type, entry.data)),
     }
     environment.globals |= {"mark": status_badge, "static": static_url, "with_query": _with_query, "runbook": runbook_url}

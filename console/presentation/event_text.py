@@ -9,6 +9,7 @@ from console.presentation.policy_text import denial_text
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
 from justenough.domain.approvals.tier_names import tiers_text
+from justenough.domain.jobs.result_reasons import result_reason_text
 from justenough.domain.jobs.states import reason_source_text
 from justenough.domain.ledger.overdue import failures_text
 
@@ -77,7 +78,9 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",
     "upstream.refused": lambda d: f"upstream {d['upstream']} is blocked: {d['why']}{_suffix(' ({})', d['changes'])}",
     "credential.used": lambda d: f"{d['credential']}: {d['what']}",
-    "credential.revoked": lambda d: f"{d['credential']} revoked {_revoker_text(d['by'])}{_suffix(': {}', d['why'])}{_done_text(d)}",
+    "credential.revoked": lambda d: (
+        f"{d['credential']} revoked {_revoker_text(d['by'])}{_suffix(': {}', result_reason_text(d['why']))}{_done_text(d)}"
+    ),
     "credential.confirmed": lambda d: f"{d['credential']} verified as revoked: {d['how']}{_done_text(d)}",
     "credential.residual": lambda d: (
         f"{d['credential']} is still valid{_suffix(' until {}', d['until'] and moment(d['until']))}: {d['why']}"
@@ -91,7 +94,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     ),
     "revocation.requested": lambda d: f"{d['name']} requested revocation of {d['credential']}",
     "withdrawal.requested": lambda d: f"{d['name']} requested withdrawal of the approval of {d['request']}",
-    "revocation.started": lambda d: f"revocation started {_revoker_text(d['by'])}{_suffix(': {}', d['why'])}",
+    "revocation.started": lambda d: f"revocation started {_revoker_text(d['by'])}{_suffix(': {}', result_reason_text(d['why']))}",
     "revocation.overdue": lambda d: f"revocation failed (attempt {d['attempt']}): {failures_text(d['failures'])}",
     "revocation.confirmed": lambda d: f"all access that can be revoked is verified as revoked (by {d['by']})",
     "schedule.skipped": lambda d: f"schedule {d['schedule']} skipped its run at {moment(d['occasion'])}",
@@ -134,9 +137,9 @@ def ancestor_lines(item: Json) -> list[tuple[str, str]]:
     ]
 
 
-def informative_reason(exit_code: object, reason: str | None) -> str | None:
-    """Return a job's reason; None if it only repeats the exit code."""
-    return None if reason == f"exit code {exit_code}" else reason
+def informative_reason(exit_code: object, reason: str | None) -> str:
+    """Return the reason of a job's result in words; empty if it only repeats the exit code."""
+    return "" if reason == f"exit code {exit_code}" else result_reason_text(reason)
 
 
 def tools_text(tools: Mapping[str, Any] | None) -> str:

@@ -15,6 +15,7 @@ from console.cli.options import command_group
 from console.cli.render.output import emit, emit_page, join_pairs, join_values, note, print_fields, print_table
 from console.presentation.status_badges import state_word
 from console.presentation.terminal_text import moment
+from justenough.domain.jobs.result_reasons import result_reason_text
 
 app = command_group()
 
@@ -106,7 +107,7 @@ def _print_schedule_fields(item: Json) -> None:
                     job["order_reason"],
                     moment(job["created_at"]),
                     moment(job["ended_at"]),
-                    job["reason"],
+                    result_reason_text(job["reason"]),
                 )
                 for job in item["jobs"]
             ],

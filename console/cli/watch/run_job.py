@@ -35,6 +35,7 @@ from justenough.domain.core.errors import InvalidInput
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.units import duration_text
 from justenough.domain.jobs import bundle
+from justenough.domain.jobs.result_reasons import result_reason_text
 from justenough.domain.jobs.spec import JobSpec, checked_spec, read_spec
 from justenough.domain.jobs.states import BEYOND_TEXTS
 from justenough.domain.ledger.overdue import failures_text
@@ -177,7 +178,7 @@ def wait_for_job(api: ConsoleApiClient, job: str, *, every_event: bool, deadline
         header=("ID", "NAME", "STATE", "EXIT", "REVOCATION", "REASON"),
         row=lambda job: (
             *(job["id"], job["name"], state_word("job", job["state"]), job["exit_code"]),
-            *(revocation.revocation_text(job), job["reason"]),
+            *(revocation.revocation_text(job), result_reason_text(job["reason"])),
         ),
     )
     if code is ExitCode.TIMED_OUT:

@@ -26,6 +26,7 @@ from justenough.adapters.store.tables import (
     WORKERS,
 )
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
+from justenough.domain.jobs.result_reasons import result_reason_text
 from justenough.domain.jobs.states import JobState, RequestState
 from justenough.domain.ledger.events import EventType, parse_entry_time
 from justenough.domain.ledger.hash_chain import moment_text
@@ -73,7 +74,9 @@ def failed_jobs(connection: Connection, only: JobFilter, since: datetime) -> Ite
     failed = and_(JOBS.c.ended_at >= since, JOBS.c.state.in_(FAILED_STATES), ~_SUCCEEDED_SINCE, *job_conditions(only))
     order = (_acknowledgement_order(AttentionKind.FAILED, JOBS.c.ended_at), JOBS.c.ended_at.desc())
     for job in connection.execute(select(JOBS).where(failed).order_by(*order).limit(MAX_ITEMS_PER_KIND)):
-        how = job.reason or (f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " "))
+        how = result_reason_text(job.reason) or (
+            f"exit code {job.exit_code}" if job.exit_code is not None else JobState(job.state).value.replace("_", " ")
+        )
         detail = "; ".join(filter(None, (how, _last_line(connection, job.id))))
         yield _job_item(AttentionKind.FAILED, job, detail=detail, since=job.ended_at, state=JobState(job.state))
 

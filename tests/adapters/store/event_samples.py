@@ -160,8 +160,16 @@ def job_start(job: str = JOB, *, at: datetime = NOW) -> Event:
     )
 
 
-def job_end(state: str = "succeeded", job: str = JOB, *, at: datetime = NOW, about: str = "", exit_code: int | None = 0) -> Event:
-    return build_event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=None)
+def job_end(
+    state: str = "succeeded",
+    job: str = JOB,
+    *,
+    at: datetime = NOW,
+    about: str = "",
+    exit_code: int | None = 0,
+    reason: str | None = None,
+) -> Event:
+    return build_event(EventType.JOB_ENDED, job, at=at, about=about, state=state, exit_code=exit_code, reason=reason)
 
 
 def revocation_start(job: str = JOB, *, at: datetime = NOW, about: str = "session", by: str = "session") -> Event:

@@ -67,6 +67,14 @@ def test_a_failed_job_is_listed_with_its_last_line_until_a_job_of_its_name_succe
     assert keys(store) == []
 
 
+def test_a_job_that_failed_for_a_named_reason_is_listed_with_the_reason_in_words(store: Store) -> None:
+    store.ledger.append(
+        [samples.submission(job_id(1)), samples.job_end("failed", job_id(1), at=later(1), exit_code=None, reason="worker_stopped")]
+    )
+    (found,) = items(store)
+    assert found.detail == "its worker was shut down while the job ran (worker_stopped)"
+
+
 def test_a_failed_job_is_listed_although_its_id_is_from_a_clock_that_was_behind(store: Store) -> None:
     record_end(store, 2, "succeeded", name="reconcile")
     submitted = samples.submission(job_id(1), at=later(60), name="reconcile")

@@ -27,6 +27,13 @@ def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
     assert event_sentence("job.ended", {}) == ""
 
 
+def test_the_named_reason_of_a_result_is_told_in_words() -> None:
+    words = "its worker crashed, or could not reach Temporal (worker_lost)"
+    assert event_sentence("job.ended", {"state": "failed", "exit_code": None, "reason": "worker_lost"}) == f"failed: {words}"
+    started = event_sentence("revocation.started", {"by": "compensation", "why": "worker_lost"})
+    assert started == f"revocation started by compensation: {words}"
+
+
 @pytest.mark.parametrize("by, shown", [("person", "at a person's request"), ("session", "by session")])
 def test_a_revocation_that_a_person_requested_does_not_name_a_part_of_the_system(by: str, shown: str) -> None:
     assert event_sentence("revocation.started", {"by": by, "why": "killed"}) == f"revocation started {shown}: killed"
