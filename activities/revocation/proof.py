@@ -19,6 +19,7 @@ from justenough.adapters.targets.postgres import TargetTrace
 from justenough.adapters.vault import pki
 from justenough.domain.contracts.workflow_messages import Finding, ProofReport
 from justenough.domain.core.errors import NotFound, RetryLater
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Revocable
 from justenough.domain.ledger.events import EventType, parse_entry_time
@@ -141,7 +142,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
     findings = list(inspection.findings)
     residual = [item for item in credentials if item.is_residual(at=deps.now())]
     for item in residual:
-        ends = f"it cannot be revoked early; it is valid until {item.expires_at.isoformat()}"
+        ends = f"it cannot be revoked early; it is valid until {to_rfc3339(item.expires_at)}"
         detail = VALUE_STAYS if item.revocable is Revocable.NEVER else ends
         findings.append(Finding(what=f"value of {item.id}", alive=True, detail=detail, credential=item.id, residual=True))
     if view.older_credentials:
@@ -178,7 +179,7 @@ def standing_doubts(doubts: Mapping[str, Doubt], *, now: datetime) -> Iterator[s
     """Yield a sentence for each doubt that has not ended yet."""
     for credential, doubt in doubts.items():
         if now < doubt.ends_at:
-            yield f"{credential}: {doubt.why}" + (f"; it ends at {doubt.ends_at.isoformat()}" if doubt.ends_at < UNKNOWN_END else "")
+            yield f"{credential}: {doubt.why}" + (f"; it ends at {to_rfc3339(doubt.ends_at)}" if doubt.ends_at < UNKNOWN_END else "")
 
 
 def with_latest_ends(credentials: tuple[CredentialHandle, ...], doubts: Mapping[str, Doubt]) -> tuple[CredentialHandle, ...]:

@@ -17,6 +17,7 @@ from justenough.adapters.vault.client import IssuedSecret, Vault
 from justenough.adapters.vault.connection import safe_path
 from justenough.adapters.vault.errors import VaultRefused
 from justenough.domain.catalog.models import ActionDef
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.jobs.states import Revocable
 
 MAX_CLOCK_SKEW = timedelta(seconds=10)
@@ -55,7 +56,7 @@ def why_unfit(action: ActionDef, issued: IssuedSecret, *, grant_ends: datetime) 
     """Return why an issued certificate does not match the catalog's rules for its end; None if it does."""
     end, on_expiry = ends_at(action, issued), "or set `revocable: on_expiry` in the catalog"
     if end is not None and end > grant_ends + MAX_CLOCK_SKEW:
-        return f'its certificate expires at {end.isoformat()}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'
+        return f'its certificate expires at {to_rfc3339(end)}, after its grant; set `ttl: "{{ttl}}s"` in the catalog\'s issue.data'
     if action.revocable is not Revocable.NOW:
         return None
     if "signed_key" in issued.fields:

@@ -19,6 +19,7 @@ from activities.revocation.proof import prove
 from activities.revocation.revoke import record_lapsed, revoke, revoke_one
 from justenough.adapters.vault import IssuedSecret, pki
 from justenough.domain.catalog.loader import read_catalog
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from justenough.domain.ledger.events import EventType
@@ -214,7 +215,7 @@ def test_an_ssh_certificate_works_until_its_time_is_over_and_is_never_confirmed(
     assert "credential.confirmed" not in one.entry_types()
     assert one.credential_state() == "residual"
     last = prove(at.deps, one.job).findings[-1]
-    assert (last.alive, last.residual, last.detail) == (True, True, f"it cannot be revoked early; it is valid until {ends.isoformat()}")
+    assert (last.alive, last.residual, last.detail) == (True, True, f"it cannot be revoked early; it is valid until {to_rfc3339(ends)}")
     at.clock.ahead = GRANT + timedelta(seconds=1)
     assert not openssh_accepts(folder, at.clock.now())
     assert record_lapsed(at.deps) == ()

@@ -23,6 +23,7 @@ from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import NotFound
 from justenough.domain.core.ids import credential_id
+from justenough.domain.core.rfc3339 import to_rfc3339
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import CredentialState, Revocable, RevocationState
 from justenough.domain.ledger.events import EventType
@@ -295,7 +296,7 @@ def test_a_credential_that_only_expires_is_residual_until_its_expiry(at: Desk) -
     assert (view.revocation.state, view.revocation.residual_until) == (RevocationState.RESIDUAL, timed.expires_at)
     proof = prove(at.deps, job)
     assert (proof.revoked, proof.dead) == (True, False)
-    ends = f"it cannot be revoked early; it is valid until {timed.expires_at.isoformat()}"
+    ends = f"it cannot be revoked early; it is valid until {to_rfc3339(timed.expires_at)}"
     assert [finding.detail for finding in proof.findings if finding.residual] == [ends]
     at.clock.ahead = timedelta(seconds=301)
     assert prove(at.deps, job).dead
