@@ -176,5 +176,5 @@ def why_policy_denies_grant(grant: GrantTerms, decision: Decision, *, tier: int)
     if decision.outcome == "denied":
         return Rejection("policy_denies", f"policy denies {what} ({', '.join(decision.policies)})")
     if decision.tier > tier:
-        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, but the request is at tier {tier}")
+        return Rejection("needs_higher_tier", f"{what} needs tier {decision.tier}, but the request is at tier {tier} until it escalates")
     return None

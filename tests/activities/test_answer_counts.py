@@ -493,7 +493,7 @@ def test_break_glass_that_needs_a_higher_tier_does_not_count(at: Desk, tmp_path:
     policy = '@id("glass-at-tier-2") forbid (principal, action, resource) when { context.break_glass && context.approved_tier < 2 };'
     (tmp_path / "config" / "policies" / "glass.cedar").write_text(policy)
     assert job.answer(glass, "break_glass") == "pending"
-    assert job.rejections() == ["write for 10m by break-glass needs tier 2, but the request is at tier 1"]
+    assert job.rejections() == ["write for 10m by break-glass needs tier 2, but the request is at tier 1 until it escalates"]
 
 
 def test_an_approval_of_an_action_that_the_parent_does_not_have_does_not_count(at: Desk) -> None:

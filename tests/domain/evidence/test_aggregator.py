@@ -142,6 +142,7 @@ WHYS = {
     "Forbidden: only the job's launcher may do this, or a member of: chiefs": "not authorized",
     "Forbidden: the decision is not valid: policy denies read for 2m by break-glass (no-breaking-glass-for-restricted)": "denied by policy",
     "read for 30s needs tier 3, but the request is at tier 2": "denied by policy",
+    "read for 30s needs tier 3, but the request is at tier 2 until it escalates": "denied by policy",
 }
 
 
