@@ -87,7 +87,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     "for another job, by its name": (lambda at: at.lead.decision(at.requests[0], job=at.other["job_id"]), "for another job"),
     "for a request that is not there": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[0]["id"][:-1] + "7"}),
-        "names no request",
+        "this job has no such request",
     ),
     "for another request of the job": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[1]["id"]}),
@@ -107,7 +107,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
         "from the future",
     ),
     "for ever": (lambda at: at.lead.decision(at.requests[0], expires_at=NOW + timedelta(days=30)), "longer than 7 days"),
-    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "names no request"),
+    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "this job has no such request"),
 }
 
 
