@@ -208,7 +208,7 @@ def _explain_tls(connection: socket.socket, tls: ClientConfigTLS, name: str) -> 
         return f"presents a certificate that we cannot verify ({error.verify_message}); {remedy}"
     except ssl.SSLError as error:
         if REFUSED_CERTIFICATE.search(error.reason or ""):
-            return f"refuses our client certificate, or the lack of one ({error.reason}); {HOW_TO_BE_KNOWN}"
+            return f"refuses us because of our client certificate, or because we have none ({error.reason}); {HOW_TO_BE_KNOWN}"
         return f"does not speak TLS ({error.reason or error}); unset TEMPORAL_TLS and TEMPORAL_API_KEY, or correct the address"
     try:
         with secured:
