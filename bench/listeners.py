@@ -79,7 +79,7 @@ class Listener(asyncio.Protocol):
 
 @asynccontextmanager
 async def open_listeners(stack: Stack, human: Human, count: int, received: Received) -> AsyncIterator[None]:
-    """Keep so many streams of all events open for a block. The console has confirmed each of them when the block begins."""
+    """Keep this many streams of all events open for a block. The console has confirmed each of them when the block begins."""
     console, token = urlsplit(str(stack.console)), await identity_token(human.vault)
     lines = (
         "GET /api/v1/events HTTP/1.1",

@@ -99,7 +99,7 @@ async def page_session(stack: Stack, name: str) -> AsyncIterator[httpx.AsyncClie
 
 
 async def measure_open_page(stack: Stack, store: Store, kind: str, *, listeners: int, rounds: int) -> Figure:
-    """Return how long after its record a job appears in an open list of jobs, while so many listeners are connected."""
+    """Return how long after its record a job appears in an open list of jobs, while this many listeners are connected."""
     took, dice = [], random.Random(1)  # noqa: S311 - not for security
     async with login(stack, "auditor") as human, chromium() as browser:
         page = await browser.new_page(base_url=str(stack.console))

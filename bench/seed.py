@@ -84,7 +84,7 @@ def seed(url: str, *, jobs: int, entries: int, open_jobs: int, until: datetime, 
 
 
 def patterns(kinds: Mapping[str, int], count: int, dice: random.Random, *, uses: int) -> tuple[list[Pattern], dict[str, list[str]]]:
-    """Return the rows of so many jobs of these kinds, and each table's columns."""
+    """Return the rows of this many jobs of these kinds, and each table's columns."""
     with tempfile.TemporaryDirectory(prefix="je-seed-") as folder:
         path = Path(folder) / "patterns.db"
         with closing(Store(f"sqlite:///{path}")) as store:

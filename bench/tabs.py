@@ -80,7 +80,7 @@ class Tabs:
 
 @asynccontextmanager
 async def open_tabs(stack: Stack, count: int) -> AsyncIterator[Tabs]:
-    """Keep so many pages open for a block."""
+    """Keep this many pages open for a block."""
     async with page_session(stack, READER) as session, asyncio.TaskGroup() as group:
         client = httpx.AsyncClient(
             base_url=str(stack.console), cookies=session.cookies, headers=session.headers, timeout=120, trust_env=False

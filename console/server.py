@@ -46,7 +46,7 @@ async def _serve(settings: Settings) -> None:
             host=settings.console_host,
             port=settings.console_port,
             log_config=None,
-            # It warns of each malformed request and each request to upgrade: anybody could fill the log with them.
+            # uvicorn warns of each malformed request and each request to upgrade: anybody could fill the log with them.
             log_level="error",
             access_log=False,
             server_header=False,

@@ -140,7 +140,7 @@ class WorkerCommands:
             ),
         ] = None,
     ) -> None:
-        """Bring the store to this version's schema. Uses JUSTENOUGH_DATABASE_URL, with a role that owns the tables or may create them."""
+        """Migrate the store to this version's schema. Uses JUSTENOUGH_DATABASE_URL, with a role that owns the tables or may create them."""
         from worker.stack.doctor.store import open_own_store  # noqa: PLC0415 - only this command needs the store
 
         settings = read_settings(self.output)

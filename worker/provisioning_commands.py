@@ -186,7 +186,7 @@ class ProvisioningCommands:
         print_applied(self.output, applied)
 
     def _read_settings(self, *, exit_code: int = EXIT_USAGE) -> Settings:
-        """Return the settings. Says so on stderr if no configuration folder is set, so that it is the example shop's."""
+        """Return the settings. If no configuration folder is set, it is the example shop's, and stderr says so."""
         from justenough.adapters.configuration.example_shop import fallback_notice  # noqa: PLC0415 - its package loads pydantic
 
         settings = read_settings(self.output, exit_code=exit_code)

@@ -110,7 +110,9 @@ class JobFirewall:
     def apply(self, *, check: bool = False) -> None:
         """Write the rules, or with `check` only ask the kernel whether it would accept them. Raises FirewallMissing. Blocks."""
         if os.geteuid() != 0:
-            raise FirewallMissing("jobs run as the worker's own user, which must reach both", remedy="Run the worker as root.")
+            raise FirewallMissing(
+                "jobs run as the worker's own user, which must reach Temporal and Vault", remedy="Run the worker as root."
+            )
         program = which("nft", path=SYSTEM_PROGRAMS)
         if program is None:
             raise FirewallMissing("nftables is not installed", remedy="apt install nftables")

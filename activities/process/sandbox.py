@@ -126,7 +126,7 @@ class Sandbox:
     ) -> tuple[str, ...]:
         """Return the complete command line of a sandboxed job, without secrets.
 
-        `files`: open handle by path to write; `rules`: open handles of seccomp filters.
+        `files`: for each path to write, the open handle of its content; `rules`: open handles of seccomp filters.
         """
         own_user = self.isolation is Isolation.BUBBLEWRAP
         return (
@@ -164,7 +164,10 @@ def account_files(uid: int) -> dict[str, str]:
 
 
 def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool, hidden: tuple[Path, ...]) -> Iterator[str]:
-    """Yield bubblewrap's arguments. `files`: open handle by path to write; `hidden`: folders to cover inside the visible trees."""
+    """Yield bubblewrap's arguments.
+
+    `files`: for each path to write, the open handle of its content; `hidden`: folders to cover inside the visible trees.
+    """
     yield from ("--ro-bind", "/usr", "/usr", *_links(), "--proc", "/proc", "--dev", "/dev")
     for scratch, part in SCRATCH_FRACTIONS.items():
         # World-writable: the job's user is the only one here, and root's bubblewrap cannot make it the owner.

@@ -66,8 +66,8 @@ def credential_events(
 def single_credential_events(
     job: str, credential: CredentialHandle, *, by: str, why: str, began: datetime, at: datetime, how: str
 ) -> Iterator[Event]:
-    """Yield the events of one credential that was revoked by itself and found dead at `at`; `how`: the evidence."""
-    # A credential without a lease cannot be revoked by itself, so do not record that it was.
+    """Yield the events of one credential that was revoked on its own and found dead at `at`; `how`: the evidence."""
+    # A credential without a lease cannot be revoked on its own, so do not record that it was.
     if credential.lease_id is not None:
         yield build_event(EventType.CREDENTIAL_REVOKED, job, at=began, about=credential.id, credential=credential.id, by=by, why=why)
     # Its token lives until the job ends.

@@ -117,7 +117,7 @@ def prove(deps: Deps, job: str) -> ProofReport:
 
     If a job had very many credentials, only the newest are checked again. Raises NotFound, or RetryLater if the store cannot be read.
     """
-    # Read the ledger first: every credential in it is then in the job's view, or among its older ones. Read each type by itself, because one
+    # Read the ledger first: every credential in it is then in the job's view, or among its older ones. Read each type separately, because one
     # reading returns a limited number of entries.
     issued, found = (
         with_store_timeout(partial(read_entries, deps.store.ledger, job, types=[kind])).items

@@ -32,7 +32,7 @@ IdempotencyKey = Annotated[
 def path_segment(name: str) -> str:
     """Return an id as one segment of a URL path, percent-encoded. Raises Failure if it is empty or a dot segment, which names another path."""
     if name.strip() in {"", ".", ".."}:
-        raise WrongUsage(f"{'the id is empty' if not name.strip() else f'{name} is no id'}; give the id of an existing item")
+        raise WrongUsage(f"{'the id is empty' if not name.strip() else f'{name} is not an id'}; give the id of an existing item")
     return quote(name, safe="")
 
 

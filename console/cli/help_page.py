@@ -148,7 +148,7 @@ def print_usage_error(error: typer.TyperException) -> None:
     text, parameter = error.format_message(), getattr(error, "param", None)
     if isinstance(error, typer.BadParameter) and isinstance(parameter, TyperOption | TyperArgument) and error.message:
         name = max(parameter.opts, key=len) if isinstance(parameter, TyperOption) else next(argument_pieces([parameter])).strip("[].")
-        # Typer checks values with pydantic, which begins so.
+        # Typer checks values with pydantic, whose messages begin like this.
         text = f"{name}: {error.message.removeprefix('Value error, ')}"
     context = getattr(error, "ctx", None)
     if context and (extra := EXTRA_ARGUMENTS.fullmatch(text)):

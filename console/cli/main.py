@@ -25,7 +25,7 @@ def main() -> None:
 
 
 def _run() -> None:
-    # A stream that the caller closed gives and takes nothing. No file that is opened later may get its number.
+    # Replace a stream that the caller closed, so that no file that is opened later gets its number.
     if sys.stdin is None:
         sys.stdin = Path(os.devnull).open(encoding="utf-8")  # noqa: SIM115 - it stays open like the stream itself
     for name in ("stdout", "stderr"):

@@ -203,7 +203,7 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callabl
             if not results:
                 raise
             # The earlier ones have been sent, and are printed.
-            print_error(Failure("not decided, nor any after it: you did not answer the question"), subject=name)
+            print_error(Failure("not decided, and neither were those after it: you did not answer the question"), subject=name)
             codes.append(ExitCode.INTERRUPTED)
             break
         except JustEnoughError as error:
@@ -211,7 +211,7 @@ def run_for_each(names: Sequence[str], act: Callable[[str], T], *, show: Callabl
             codes.append(failure.code)
             if isinstance(failure, NotLoggedIn | Unreachable):
                 if number < len(names):
-                    print_error(Failure(f"not done either: {', '.join(names[number:])}"))
+                    print_error(Failure(f"also not done: {', '.join(names[number:])}"))
                 break
     if results:
         show(results)

@@ -74,7 +74,7 @@ OTHER_NAMES: Mapping[str, tuple[str, ...]] = {
 
 
 def commands_meant(group: Sequence[str], typed: str, known: Container[str]) -> tuple[str, ...]:
-    """Return the commands that a word in a group may mean; empty if it is no known other name. `known`: the group's commands."""
+    """Return the commands that a word in a group may mean; empty if it is not a known other name. `known`: the group's commands."""
     path = " ".join(group)
     if found := OTHER_NAMES.get(f"{path} {typed}".strip()):
         return found

@@ -32,7 +32,7 @@ class LoginMethod:
 
     @classmethod
     def from_json(cls, value: Any) -> LoginMethod | None:
-        """Return what a login file says; None if it does not say, as one of an older version."""
+        """Return the method that a login file names; None if it names none, like a file that an older version wrote."""
         match value:
             case {"kind": "password" | "oidc" as kind, "mount": str(mount), "role": str(role)}:
                 return cls(kind, mount, role)

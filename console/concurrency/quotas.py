@@ -83,7 +83,9 @@ class Quotas:
     def require_bundle(self, person: str) -> None:
         """Raise OverQuota if a person may upload no further bundle until they launch jobs with the bundles that they have uploaded."""
         used = self._store.bundles.count_unused(person, since=self._deps.now() - UNUSED_BUNDLE_LIFETIME)
-        _require(used, self._settings.quota_unused_bundles, "bundles that you uploaded are used by no job; launch jobs with them first")
+        _require(
+            used, self._settings.quota_unused_bundles, "bundles that you uploaded are not used by any job; launch jobs with them first"
+        )
 
     def require_job(self, verified: VerifiedOrder) -> None:
         """Raise OverQuota if the launcher of an order has too many open jobs, or requests that wait for people, in the order's environment."""

@@ -141,7 +141,7 @@ def status_of(error: JustEnoughError) -> int:
 
 
 NO_KEY = re.compile(r"\[key\]|(?:str-enum|literal)\[.*\]")
-"""The parts of pydantic's locations that are no keys of the input."""
+"""The parts of pydantic's locations that are not keys of the input."""
 MAY_BE_EMPTY = "literal['']"
 
 
@@ -150,7 +150,7 @@ def faults_of(error: RequestValidationError) -> tuple[Fault, ...]:
     faults = []
     for item in error.errors():
         if item["loc"][-1] == MAY_BE_EMPTY:
-            # A filter that may be empty. What else it may be is another of these errors.
+            # This filter may also be empty. Another of these errors says what else it may be.
             continue
         source, *path = item["loc"]
         location = [] if item["type"] == "json_invalid" else path if source == "body" else [source, *path]

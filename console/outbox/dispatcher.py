@@ -152,7 +152,7 @@ class Dispatcher:
         try:
             if task is not None:
                 task.cancel()
-                # To await the task would confuse its cancellation with that of this dispatcher.
+                # Awaiting the task would confuse its cancellation with that of this dispatcher.
                 await asyncio.wait({task})
         finally:
             await worker.close()

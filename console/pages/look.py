@@ -9,7 +9,7 @@ from fastapi import Request
 COOKIE = "je-look"
 """The cookie contains no secret and no name, only a value like `dark.off`. It belongs to no session and outlives the login."""
 THEMES = ("", "light", "dark")
-"""Empty: as the system."""
+"""Empty: like the system."""
 
 
 class Look(NamedTuple):

@@ -72,7 +72,7 @@ SENTENCES: dict[str, Callable[[Json], str]] = {
     "credential.doubted": lambda d: (
         f"{d['credential']} may have been issued ({d['action']} on {d['resource']}); its lease and accessor are unknown"
     ),
-    "credential.found": lambda d: f"its user {d['user']} was found in {d['target']}, so a later search that does not find it is evidence",
+    "credential.found": lambda d: f"its user {d['user']} was found in {d['target']}, so not finding it later shows that it is gone",
     "credential.renewed": lambda d: f"the lease of {d['credential']} was renewed; the credential still ends at {moment(d['expires_at'])}",
     "access.refused": lambda d: f"rejected request for {d['asked']}: {d['why']}",
     "tool.called": lambda d: f"called {d['tool']} ({d['action']}): {d['outcome']}, {d['duration_ms']} ms",

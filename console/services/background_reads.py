@@ -159,7 +159,7 @@ class ReportDays(NamedTuple):
 
 
 class BackgroundReads:
-    """The long reads of one console, on its event loop, and sweeps."""
+    """Runs the long reads of one console, and the sweeps that people start. Used on the event loop."""
 
     def __init__(self, deps: Deps, gateway: TemporalGateway) -> None:
         self._deps = deps

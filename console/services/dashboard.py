@@ -92,7 +92,7 @@ class DashboardFigures:
 
 def visible_items(caller: Caller, figures: DashboardFigures, only: JobFilter = ALL_JOBS) -> tuple[AttentionItem, ...]:
     """Return the items that a person may read: those about jobs that they may read; about the installation, if they may read all jobs."""
-    # There are at most so many items of a kind, so those of other people must not be among them.
+    # The number of items of a kind is limited, so those of other people must not be among them.
     items = figures.attention(only.model_copy(update={"requester_id": caller.requester_filter or ""}))
     # An item about the installation has no requester.
     return tuple(item for item in items if caller.can_read_jobs_of(item.requester_id))
@@ -107,7 +107,7 @@ def acknowledge(deps: Deps, figures: DashboardFigures, caller: Caller, key: str,
         raise InvalidInput("acknowledgement", (Problem("note", f"is longer than {MAX_NOTE_CHARS} characters; shorten it"),))
     item = next((item for item in visible_items(caller, figures, only) if item.key == key), None)
     if item is None:
-        raise NotFound("this needs no attention any more, or you may not see it")
+        raise NotFound("this no longer needs attention, or you may not see it")
     if item.job:
         caller.require_right_to_stop(item.requester_id)
     else:

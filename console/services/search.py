@@ -97,7 +97,7 @@ def describe_hits(deps: Deps, result: SearchResult) -> Mapping[tuple[HitKind, st
 
 
 def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -> tuple[str, ...]:
-    """Return the places in which a job has the query's words that neither its name nor its task shows: as few places as needed."""
+    """Return where a job has those words of the query that are not in its name or its task: as few places as needed."""
     words = query_words(query)
 
     def found_in(*texts: str) -> frozenset[str]:
@@ -122,7 +122,7 @@ def _unseen_matches(job: JobSummary, resources: Mapping[str, str], query: str) -
 
 def find_by_id(console: Console, caller: Caller, text: str) -> tuple[SearchHit, ...]:
     """Return the jobs, requests, credentials and entries whose id starts with `text` or occurs in it, and that the caller may read."""
-    # There are at most so many hits, so those of other people must not be among them.
+    # The number of hits is limited, so those of other people must not be among them.
     find = partial(console.deps.store.search.find, installation=console.deps.settings.installation, requester_id=caller.requester_filter)
     hits = readable(console, caller, find(text))
     named = id_within(text)

@@ -114,7 +114,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
 def _late_answer_warnings(tiers: Tiers, spec: JobSpec, requests: Iterable[DryRequest]) -> Iterator[str]:
     """Yield a sentence for each request of the running job whose approvers may take longer than the job runs.
 
-    One sentence says it of everything that the spec does not request, but that tools need which its agent may call.
+    One more sentence covers all access that the spec does not request, but that its agent's tools need.
     """
     waiting = [item for item in requests if item.outcome == "needs_approval" and item.at == "request" and item.tier in tiers.tiers]
     late = [(item, tiers.tiers[item.tier].respond_within) for item in waiting if tiers.tiers[item.tier].respond_within > spec.run.timeout]
@@ -147,7 +147,7 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
     assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
     if installation_of(body.id) != deps.settings.installation:
         raise InvalidInput("order", (Problem("id", f"must be j-{deps.settings.installation}-<ulid, lower case>"),))
-    # Lists sort jobs by their ids. A job of a later time would be the newest one for good, and hide later failures of its name.
+    # Lists sort jobs by their ids. A job with a later time would stay the newest, and hide later failures of its name.
     if body.id >= first_job_id(deps.settings.installation, since=deps.now() + MAX_CLOCK_SKEW):
         raise InvalidInput("order", (Problem("id", "its time is in the future; correct this machine's clock, or create a new id"),))
     signed = SignedStatement(statement=body.statement, signature=body.signature)

@@ -143,5 +143,5 @@ def first_visible_page(
 def parse_position(cursor: str, *, path: str = "query.cursor") -> int:
     """Parse a cursor as a ledger position. Raises InvalidInput."""
     if not (cursor.isascii() and cursor.isdigit() and len(cursor) < 17):
-        raise InvalidInput("request", (Problem(path, "not a cursor of this list; start again without one"),))
+        raise InvalidInput("request", (Problem(path, "not a cursor from this list; start again without one"),))
     return int(cursor)

@@ -1,6 +1,6 @@
 """Sets OpenBao up for docker-compose.yml, at each `docker compose up`: initialises it once, then writes what the catalog and people.yaml need.
 
-    setup.py          set OpenBao up; what is as it should be stays as it is
+    setup.py          set up OpenBao; change only what differs
     setup.py people   print who can log in, with their passwords
     setup.py ca       print the certificate of the CA that signed OpenBao's
 
@@ -128,7 +128,7 @@ def initialise(bao: OpenBao) -> None:
 
 
 def log_in(bao: OpenBao) -> str:
-    """Return an administrator's token for some minutes. Make the login for that at the first run, and revoke the root token."""
+    """Return an administrator's token that lasts some minutes. The first run creates the login for it, and revokes the root token."""
     keys = read_json(KEYS)
     root = keys.get("root_token")
     if root and bao.knows(root):
@@ -172,7 +172,7 @@ def people_of(config: Path) -> dict[str, PersonSeed] | None:
     try:
         groups = PEOPLE_FILE.validate_python(yaml.safe_load(file.read_text()))
     except (yaml.YAMLError, ValidationError):
-        message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`, in small letters, digits and hyphens"
+        message = "people.yaml: write one line for each person, like `ops: [ops, auditors]`, in lower case, digits and hyphens"
         raise SetupFailed(message) from None
     known = read_json(PEOPLE)
     passwords = {name: str(known.get(name, {}).get("password") or secrets.token_urlsafe(18)) for name in groups}

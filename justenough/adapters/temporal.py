@@ -205,10 +205,10 @@ def _explain_tls(connection: socket.socket, tls: ClientConfigTLS, name: str) -> 
         secured = context.wrap_socket(connection, server_hostname=name)
     except ssl.SSLCertVerificationError as error:
         remedy = "set TEMPORAL_TLS_SERVER_CA_CERT_PATH to its CA, or TEMPORAL_TLS_SERVER_NAME to a name in its certificate"
-        return f"shows a certificate that is not valid for us ({error.verify_message}); {remedy}"
+        return f"presents a certificate that we cannot verify ({error.verify_message}); {remedy}"
     except ssl.SSLError as error:
         if REFUSED_CERTIFICATE.search(error.reason or ""):
-            return f"refuses our client certificate, or the lack of one ({error.reason}); {HOW_TO_BE_KNOWN}"
+            return f"refuses us because of our client certificate, or because we have none ({error.reason}); {HOW_TO_BE_KNOWN}"
         return f"does not speak TLS ({error.reason or error}); unset TEMPORAL_TLS and TEMPORAL_API_KEY, or correct the address"
     try:
         with secured:

@@ -98,7 +98,7 @@ class _Trial:
         yield "revoke", is_revocable, self.revoke
         yield "verify", is_revocable, self.verify
         if has_target and is_revocable:
-            # Vault's own statements ended the first user. The worker also ends users by itself.
+            # Vault's own statements ended the first user. The worker also ends users itself.
             yield "end in target", True, self.end_in_target
 
     def why_not(self, step: str) -> str:
@@ -120,7 +120,7 @@ class _Trial:
             raise
         self.issued.append(one)
         if why := pki.why_unfit(self.definition, one, grant_ends=self.vault.clock.now() + timedelta(seconds=TRIAL_TTL_S)):
-            raise StepFailed(f"a worker would give it to no job: {why}")
+            raise StepFailed(f"a worker would not give it to any job: {why}")
         return f"Vault issued {', '.join(sorted(one.fields))}" + (f" for {one.ttl} s" if one.lease_id else ", without a lease")
 
     def find(self) -> str:

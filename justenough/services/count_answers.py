@@ -83,7 +83,7 @@ class AnswerCounter:
         try:
             signed = SignedStatement.model_validate(raw)
         except ValidationError:
-            return Rejection("not_a_signed_statement", "not a {statement, signature}")
+            return Rejection("not_a_signed_statement", "not a signed statement: it needs `statement` and `signature`")
         request = signed.statement.get("request")
         before = self._tallies.get(request) if isinstance(request, str) else None
         if before is None:
@@ -126,7 +126,7 @@ class AnswerCounter:
 
         Examined again, it could have another result: its person's groups may have changed, and the record would differ for good.
         """
-        # Anybody can send an answer, and its person may be anything, so these are no sets.
+        # Anybody can send an answer, and its person may be anything, so these are not sets.
         person, known = signed.statement.get("person"), [item.person for item in before.ladder.answers]
         if before.verdict != "pending" or person in known or person not in [item.approver_id for item in recorded.approvals]:
             return None

@@ -104,7 +104,7 @@ def evaluate_grant(deps: Deps, job: str, number: int, grant: GrantTerms) -> Eval
         return found
     original, held, phase = found
     access = apply_grant(original, grant)
-    # That the order is within its ancestors' limits says nothing about a lesser action: each action is checked by itself.
+    # That the order is within its ancestors' limits says nothing about a lesser action: each action is checked separately.
     rejection = why_not_issuable(deps, verified, access) or why_exceeds_ancestors(deps, access, verified.statement)
     if not rejection and compute_request_digest(deps, verified, original, bundle=order.bundle, tier=view.tier) != view.digest:
         next_step = "launch the job again" if phase == "start" else "the job must ask again"

@@ -84,7 +84,7 @@ def with_observed_user(deps: Deps, job: str, credential: CredentialHandle, actio
     user, target = credential.user, action.target
     if user is None or target is None:
         raise NotObservable(f"Vault's answer from {known.path} names no user, so no user can be searched for in the action's `target`")
-    # A name without the job's id is found by itself only.
+    # A user without the job's id in its name is found only by its exact name.
     tries_search = job in user and not known.is_search_known
     where = frozenset({(credential.resource, credential.action.value)})
     seen = deps.targets.inspect(job, where, names=() if tries_search else (user,))

@@ -35,7 +35,7 @@ Speaks MCP on stdin and stdout, one JSON-RPC message on each line, for a client 
 It finds the job's broker by JUSTENOUGH_BROKER, or JUSTENOUGH_BROKER_URL with JUSTENOUGH_BROKER_TOKEN; in the sandbox also without these
 variables, if the client does not pass them on.
 
-exit codes: 0 the client has closed stdin and every answer is written, 1 the job's access has been closed, or this is no job, 2 usage.
+exit codes: 0 the client has closed stdin and every answer is written, 1 the job's access has been closed, or this is not a job, 2 usage.
 """
 
 

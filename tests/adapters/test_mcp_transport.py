@@ -77,7 +77,7 @@ def hub() -> Iterator[McpServer]:
         ("other", "tools/call", "the upstream answers with an error: the response answers a different request"),
         ("ended", "tools/call", "the upstream answers with an error: the stream ended without a response to the request"),
         ("unfit", "tools/call", "the upstream's response does not conform to MCP, or to its own schema"),
-        ("unsendable", "tools/call", "the upstream's session id has characters that no header can carry"),
+        ("unsendable", "tools/call", "the upstream's session id has characters that a header cannot contain"),
         ("bulky", "tools/call", f"the upstream sent a message with more than 10,000 values, {UNCOUNTED}"),
         ("schemas", "tools/list", "the upstream sent more than 100,000 values, not counting structured content"),
         ("chatty", "tools/call", "the upstream sent more than 10,000 messages"),

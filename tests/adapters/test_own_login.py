@@ -280,7 +280,7 @@ def test_a_login_file_shows_no_secret_and_names_what_jobs_must_not_read(write_lo
 def test_a_performance_standby_of_vault_enterprise_is_refused_because_it_may_be_late(write_login: LoginWriter) -> None:
     with serve_canned_answers() as vault, closing(VaultConnection(vault.address)) as opened:
         vault.set_response(200, {"cluster_id": "c", "enterprise": True, "standby": True, "performance_standby": True})
-        with pytest.raises(VaultUnavailable, match=r"is a performance standby.*let VAULT_ADDR lead to the active node"):
+        with pytest.raises(VaultUnavailable, match=r"is a performance standby.*set VAULT_ADDR to the address of the active node"):
             opened.login_from_file(write_login(role_id="r", secret_id="hush-hush"))
 
 

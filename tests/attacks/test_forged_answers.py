@@ -83,11 +83,11 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
     "by the launcher": (lambda at: at.ops.decision(at.requests[0]), "that they launched"),
     "by a person in no group that answers": (lambda at: at.auditor.decision(at.requests[0]), "in no group that approves"),
     "by nobody": (lambda at: at.lead.decision(at.requests[0], person="00000000-0000-0000-0000-000000000000"), "not an active person"),
-    "for another job": (lambda at: at.lead.decision(at.other), "names no request of this job"),
+    "for another job": (lambda at: at.lead.decision(at.other), "this job has no such request"),
     "for another job, by its name": (lambda at: at.lead.decision(at.requests[0], job=at.other["job_id"]), "for another job"),
     "for a request that is not there": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[0]["id"][:-1] + "7"}),
-        "names no request",
+        "this job has no such request",
     ),
     "for another request of the job": (
         lambda at: at.lead.decision({**at.requests[0], "id": at.requests[1]["id"]}),
@@ -107,7 +107,7 @@ FORGED: dict[str, tuple[Callable[[Scene], dict[str, Any]], str]] = {
         "from the future",
     ),
     "for ever": (lambda at: at.lead.decision(at.requests[0], expires_at=NOW + timedelta(days=30)), "longer than 7 days"),
-    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "names no request"),
+    "an order": (lambda at: {key: at.ops.order(spec())[key] for key in ("statement", "signature")}, "this job has no such request"),
 }
 
 

@@ -76,7 +76,7 @@ class VaultNotReady(RetryLater):
 
 
 def admin_token() -> Secret | None:
-    """Return the administrator's token in VAULT_TOKEN; None without one. Raises InvalidInput if it is no token."""
+    """Return the administrator's token in VAULT_TOKEN; None if it is not set. Raises InvalidInput if it cannot be a token."""
     token = os.environ.get("VAULT_TOKEN")
     if token and (why := why_no_token(token)):
         raise InvalidInput("VAULT_TOKEN", (Problem("", why),))

@@ -26,11 +26,11 @@ def covers(current: Mapping[str, Any], desired: Mapping[str, Any]) -> bool:
 def unknown_fields_note(path: str, current: Mapping[str, Any], desired: Mapping[str, Any]) -> str:
     """Return a note with the fields of a role that Vault does not show, because it ignores those that it does not know; "" if there is none."""
     missing = [key for key in desired if key not in current] if current and ROLE_PATH.search(path) else []
-    return f"Vault does not show {', '.join(missing)}, as if it ignored it: check the spelling" if missing else ""
+    return f"Vault does not show {', '.join(missing)} and probably ignored what was written: check the spelling" if missing else ""
 
 
 def visible_values(current: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the values that Vault shows of a path, under the keys with which they are written."""
+    """Return the values that Vault shows at a path, under the keys with which they are written."""
     details = current.get("connection_details")
     return {**current, **(details if isinstance(details, Mapping) else {})}
 

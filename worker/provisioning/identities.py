@@ -84,7 +84,7 @@ def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator
 
 
 def provision_people_logins(vault: AdminClient, mounts: tuple[str, ...], passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Create users and entities on the first people mount. Without people, report which mounts are missing or lock names."""
+    """Create users and entities on the first people mount. If there are none to create, report which mounts are missing or lock names."""
     if passwords:
         yield from _ensure_users(vault, mounts[0], passwords, PERSON_TOKEN_SETTINGS)
     else:
@@ -118,7 +118,7 @@ def provision_groups(vault: AdminClient, people: Mapping[str, tuple[str, ...]]) 
 
 
 def provision_page_logins(vault: AdminClient, settings: Settings, passwords: Mapping[str, Secret]) -> Iterator[AppliedWrite]:
-    """Give people a login to the console's pages, at a separate mount. Without people, report if the mount is missing or locks names."""
+    """Give people a login to the console's pages, at a separate mount; if there are none to create, report if it is missing or locks names."""
     if not passwords:
         separate = settings.pages_password_mount if settings.pages_password_mount not in settings.people_mounts else None
         yield from _report_mounts(vault, (separate,) if separate else ())
@@ -245,7 +245,7 @@ def provision_console(vault: AdminClient, settings: Settings, triggers: Triggers
 
 def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedded: bool) -> Iterator[AppliedWrite]:
     """Write the key, role and issuer of the identity tokens. An issuer that is already set in a shared Vault is not changed."""
-    # Claims beside Vault's own: the person's groups and their login name.
+    # Claims in addition to Vault's own: the person's groups and their login name.
     mount = next((accessor for name in settings.people_mounts if (accessor := find_accessor(vault, name))), None)
     name = f"identity.entity.aliases.{mount}.name" if mount else "identity.entity.name"
     template = f'{{"groups": {{{{identity.entity.groups.names}}}}, "name": {{{{{name}}}}}}}'
@@ -255,7 +255,7 @@ def provision_identity_tokens(vault: AdminClient, settings: Settings, *, embedde
     current = str((vault.read(path) or {}).get("issuer") or "")
     if not settings.issuer.endswith(settings.issuer_path):
         remedy = f"Set JUSTENOUGH_VAULT_ISSUER to an address that ends in {settings.issuer_path}."
-        raise SetupFailed(path, why=f"the issuer {settings.issuer!r} cannot be Vault's", remedy=remedy)
+        raise SetupFailed(path, why=f"Vault cannot be the issuer {settings.issuer!r}", remedy=remedy)
     if current and current != issuer and not embedded:
         note = f"its issuer is {current}: set JUSTENOUGH_VAULT_ISSUER={current}{settings.issuer_path} for worker and console"
         yield AppliedWrite(path, WriteOutcome.KEPT, note)

@@ -148,7 +148,7 @@ def _initialise_vault(places: StackPaths, port: int) -> None:
         return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
         if _has_lost_keys(places):
-            raise GiveUp("Vault was initialised, but its answer was lost; start the stack again: its next start initialises Vault anew")
+            raise GiveUp("Vault was initialised, but its answer was lost; start the stack again, which initialises a new Vault")
         if not places.admin_token.exists():
             message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
             raise GiveUp(message)

@@ -46,8 +46,8 @@ def supervise(
     logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
     if other := [str(file) for file in logins if file.expanduser().exists()]:
         raise GiveUp(
-            f"{' and '.join(other)}: an installation with a Vault of its own logs in with it, and a stack on this machine would replace it;"
-            " set JUSTENOUGH_HOME to another folder for a stack"
+            f"{' and '.join(other)}: belongs to an installation with its own Vault, and a stack in this folder would overwrite it;"
+            " set JUSTENOUGH_HOME to another folder for the stack"
         )
     # Other users must not read the files of this process and its children, and no child may leave a core dump.
     os.umask(0o077)

@@ -101,7 +101,7 @@ async def _accept_connections(broker: Broker, app: Callable[[], ASGIApp], uid: i
             lifespan="off",
             ws="none",
             log_config=None,
-            # It warns of each malformed request and each request to upgrade: a job could fill the worker's log with them.
+            # uvicorn warns of each malformed request and each request to upgrade: a job could fill the worker's log with them.
             log_level="error",
             access_log=False,
             proxy_headers=False,

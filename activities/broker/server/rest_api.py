@@ -172,8 +172,8 @@ class _Admission:
 
         request = Request(scope)
         try:
-            # A connection to the Unix socket, which has no port, was checked when it was made. The client's address does not tell: it is unknown
-            # on TCP, too, once the client has reset the connection.
+            # A connection to the Unix socket, which has no port, was checked when it was made. Do not go by the client's address: it is
+            # unknown on TCP, too, once the client has reset the connection.
             if scope["server"][1] is not None:
                 scheme, _, sent = request.headers.get("authorization", "").partition(" ")
                 if (

@@ -16,7 +16,7 @@ MAX_CHANGES, MAX_CHANGE_CHARS = 20, 200
 
 
 class UpstreamDrift:
-    """The withheld servers of one job. The `record_…` methods block."""
+    """The upstream servers that are withheld from one job. The `record_…` methods block."""
 
     def __init__(self, deps: Deps, job: str, environment: str) -> None:
         self._deps = deps

@@ -140,7 +140,7 @@ def _answer_request(api: ConsoleApiClient, request: str, options: AnswerOptions,
         # The worker counts no approval without Vault's own authorization, which nobody can withdraw.
         api.post(f"{path}/decisions/check", signed, headers=headers)
         is_open = api.session.authorize(view["lock"]["accessor"])
-        # Vault answers alike whether it counts this person's authorization and needs more, or does not count it.
+        # Vault's answer is the same whether it counts this person's authorization and needs more, or does not count it.
         note(
             f"  vault:   {'authorized in Vault too; its control group is satisfied' if is_open else 'its control group is not satisfied yet'}"
         )

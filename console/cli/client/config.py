@@ -56,7 +56,7 @@ def home() -> Path:
 
 
 def config_folder() -> Path:
-    """Return the configuration folder: catalog, tiers and policies. Says so on stderr if none is set, so that it is the example shop's."""
+    """Return the configuration folder: catalog, tiers and policies. If none is set, it is the example shop's, and stderr says so."""
     if chosen := setting("config", "JUSTENOUGH_CONFIG"):
         return Path(chosen).expanduser()
     note(fallback_notice())
@@ -102,7 +102,7 @@ def _parse_address(source: str, value: str | None) -> str | None:
         return None
     try:
         parts = urlsplit(value)
-        # Python encodes names so; this raises UnicodeError, a ValueError.
+        # Python encodes host names like this, which may raise UnicodeError, a ValueError.
         is_address = parts.scheme in {"http", "https"} and (parts.hostname or "").encode("idna") and not (parts.query or parts.fragment)
     except ValueError:
         is_address = False

@@ -160,7 +160,7 @@ class PersonVaultClient:
             raise Failure(f"{self.address} did not answer like a Vault; check the address")
         errors = [str(error) for error in (found.get("errors") if isinstance(found, dict) else None) or ()]
         if any("no entity" in error for error in errors):
-            raise NotLoggedIn("the token belongs to no person: it has no Vault entity")
+            raise NotLoggedIn("the token does not belong to a person: it has no Vault entity")
         raise Failure(f"Vault at {self.address} answered {answer.status_code}: {'; '.join(errors) or 'no reason was returned'}")
 
 

@@ -51,14 +51,14 @@ def api(
     if all_pages:
         if method != "GET":
             raise WrongUsage("--all-pages works only with GET")
-        # A job's output is continued by the number of its last chunk.
+        # The next page of a job's output is requested by the number of the last chunk.
         cursor_name = "after" if parts.path.endswith("/logs") else "cursor"
         if taken := sorted({"limit", "cursor", cursor_name} & query.keys()):
             raise WrongUsage(f"--all-pages gets every page; leave out {' and '.join(taken)}")
         try:
             items = list(client.get_all(parts.path, cursor_name=cursor_name, **query))
         except KeyError as error:
-            raise WrongUsage(f"{parts.path} is no list; leave out --all-pages") from error
+            raise WrongUsage(f"{parts.path} is not a list; leave out --all-pages") from error
         print_answer({"items": items, "next": None})
         return
     content = read_body(body) if body is not None else (fields or None)

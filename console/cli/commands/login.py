@@ -42,7 +42,7 @@ def login(
 ) -> None:
     """Log in to Vault. Your Vault token is stored in a file that only you can read (0600) and is never sent to the console.
 
-    The login's profile is used from now on in commands without --profile, unless the one in use now is logged in, too.
+    From now on, commands without --profile use this login's profile, unless the one in use is logged in, too.
     The next login to the same Vault in this profile uses the same method, mount and role, unless you give others.
 
     Examples:

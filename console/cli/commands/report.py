@@ -42,7 +42,7 @@ def report(
     if form is None and out is not None and output is CliOutputFormat.JSON:
         form = "json"
     elif out is not None and output in {CliOutputFormat.YAML, CliOutputFormat.NAME}:
-        raise WrongUsage(f"--out takes no -o {output}; give --format md, json or html")
+        raise WrongUsage(f"--out cannot be combined with -o {output}; give --format md, json or html")
     now = datetime.now(UTC)
     begin, end = time_argument_text("--since", since, now=now), time_argument_text("--until", until, now=now)
     note("Reading the ledger; a million entries take about ten seconds.")

@@ -50,7 +50,7 @@ class DemoShop:
         """Copy the example shop, add to it, and return the folder. An existing copy stays unchanged."""
         if self.folder.exists():
             return self.folder
-        # As the stack makes its home: others pass through it, but do not list it.
+        # With the mode of the stack's home: other users can pass through it, but cannot list it.
         self.folder.parent.mkdir(mode=0o711, parents=True, exist_ok=True)
         partial = self.folder.with_suffix(".partial")
         shutil.rmtree(partial, ignore_errors=True)

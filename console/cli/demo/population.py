@@ -86,7 +86,7 @@ class Population:
 
 
 def lock_table(shop_dsn: str, job: str) -> int:
-    """Make the revocation of a job overdue: a database session, as of a backup whose client is gone, locks the table `report` in its space.
+    """Make the revocation of a job overdue: a database session, like that of a backup whose client is gone, locks `report` in its space.
 
     Return the session's process id. Raises DemoFailed. The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the
     session because it notices a lost client only when it sends an answer. The session ends when somebody terminates it, when PostgreSQL

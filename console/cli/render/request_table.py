@@ -182,7 +182,7 @@ def reason_lines(item: Json) -> Iterator[tuple[str, str]]:
 
 
 def ceiling_lines(item: Json) -> Iterator[tuple[str, str]]:
-    """Yield a labelled line that the signed order does not name a request; nothing if it does."""
+    """Yield a labelled line if the signed order does not name a request."""
     if BEYOND_ORDER in item["policies"]:
         yield "Order", "not named in the signed order"
 

@@ -301,4 +301,4 @@ def _parse_cursor(cursor: str) -> tuple[datetime, str] | None:
             return deadline.astimezone(UTC), name
     except (ValueError, OverflowError):
         pass
-    raise InvalidInput("address", (Problem("cursor", "is not a cursor of this list; remove it from the address"),))
+    raise InvalidInput("address", (Problem("cursor", "is not a cursor from this list; remove it from the address"),))

@@ -11,7 +11,7 @@ INSTALLED = PACKAGE / SHOP
 
 
 def fallback_notice() -> str:
-    """Return what to say where a command uses the example shop's folder because no configuration folder is set."""
+    """Return what to say if a command uses the example shop's folder because no configuration folder is set."""
     return f"No configuration folder is set here, so this uses the example shop's: {example_shop()}"
 
 

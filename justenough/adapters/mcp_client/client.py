@@ -79,7 +79,7 @@ async def run_conversation(upstream: McpServerDef, headers: Mapping[str, str], c
                     # A result counts even if the conversation then ended badly.
                     failure = _to_give_up(error, transport)
             # This is not in a `finally`, because it must not delay the revocation of the credential when the broker closes. ValueError: the
-            # server may have set a cookie that no header can carry.
+            # server may have set a cookie that a header cannot contain.
             with anyio.move_on_after(GOODBYE_TIMEOUT_S), suppress(httpx.HTTPError, OSError, ValueError, JustEnoughError):
                 await transport.end_session()
     finally:

@@ -110,7 +110,7 @@ class McpTransport:
                 raise UnacceptableResponse("the upstream compressed its response despite `Accept-Encoding: identity`")
             session_id = response.headers.get(SESSION_HEADER, "")
             if not (session_id.isascii() and session_id.isprintable()):
-                raise UnacceptableResponse("the upstream's session id has characters that no header can carry")
+                raise UnacceptableResponse("the upstream's session id has characters that a header cannot contain")
             self.session_id = session_id or self.session_id
             yield response
 
@@ -142,7 +142,7 @@ class McpTransport:
                 elif name == b"event":
                     event_type = value.removeprefix(b" ")
                 elif not line:
-                    # Other events are no messages: some servers send such a sign of life.
+                    # Other events are not messages: some servers send them to show that they are alive.
                     if any(data) and event_type in {b"", b"message"}:
                         yield b"\n".join(data)
                     data, event_type = [], b""

@@ -16,7 +16,7 @@ from justenough.domain.readmodel.views import DelegationView, Page
 class DelegationRepository(Repository):
     @reads
     def list(self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None) -> Page[DelegationView]:
-        """Return delegations, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        """Return delegations, newest first. Raises InvalidInput if the cursor is not from this list."""
         by = (DELEGATIONS.c.made_at, DELEGATIONS.c.id)
         return fetch_page(connection, select(DELEGATIONS), by=by, limit=limit, cursor=cursor, view=DelegationView)
 

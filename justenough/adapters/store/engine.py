@@ -242,7 +242,9 @@ def translate_errors() -> Iterator[None]:
         if line.startswith("attempt to write a readonly database"):
             raise StoreUnavailable(f"the store refuses writes: {line}", remedy="make the SQLite file and its folder writable") from error
         if isinstance(error.orig, ReadOnlySqlTransaction):
-            raise StoreUnavailable(f"the store refuses writes: {line}", remedy="name the primary server, not a standby") from error
+            raise StoreUnavailable(
+                f"the store refuses writes: {line}", remedy="set JUSTENOUGH_DATABASE_URL to the primary server, not a standby"
+            ) from error
         if isinstance(error, OperationalError | InterfaceError) or error.connection_invalidated or NOT_SQLITE in line:
             raise StoreUnavailable(f"the store does not answer: {line}") from error
         if type(error) is DatabaseError or isinstance(error.orig, DataCorrupted | IndexCorrupted):

@@ -70,8 +70,8 @@ def read_revisions(connection: Connection) -> Revisions:
         revision = None if is_empty else connection.scalar(text("SELECT version_num FROM alembic_version"))
     if revision is None and not is_empty:
         raise StoreUnfit(
-            "the database has the table alembic_version, but no revision in it: a restore was interrupted, or has not ended; "
-            "if it has ended, restore the backup again, into an empty database"
+            "the database has the table alembic_version, but no revision in it: a restore was interrupted, or is still running; "
+            "if none is running, restore the backup again, into an empty database"
         )
     if revision is not None and revision not in REVISIONS:
         raise StoreTooNew(

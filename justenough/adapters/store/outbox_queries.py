@@ -223,14 +223,14 @@ class OutboxRepository(Repository):
         if settlement.delivered or settlement.dropped:
             values |= {"why": None}
         if settlement.why is not None:
-            # The same trouble as before is no new failure: an acknowledgement of it stays.
+            # The same trouble as before is not a new failure: an acknowledgement of it stays.
             is_same = SUBSCRIPTIONS.c.why == (settlement.trouble or "")
             failed_at = case((is_same, SUBSCRIPTIONS.c.failed_at), else_=literal(settlement.at, UtcDateTime))
             values |= {"failed_at": failed_at, "why": settlement.why}
         if values:
             connection.execute(update(SUBSCRIPTIONS).where(SUBSCRIPTIONS.c.name == name).values(**values))
         if settlement.position is not None:
-            # Never move the position backwards, because earlier entries were delivered; but one beyond the ledger's end is of lost entries.
+            # Never move the position backwards, because earlier entries were delivered. One beyond the ledger's end is from lost entries.
             behind = and_(SUBSCRIPTIONS.c.name == name, ~SUBSCRIPTIONS.c.position.between(settlement.position, newest))
             connection.execute(update(SUBSCRIPTIONS).where(behind).values(position=settlement.position))
             # The position moves only if something could be sent. So if no failed delivery is left, the subscription is healthy again.
@@ -269,7 +269,7 @@ class OutboxRepository(Repository):
     def deliveries(
         self, connection: Connection, name: str, *, state: DeliveryState | None, limit: int, cursor: str | None
     ) -> Page[DeliveryView]:
-        """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput if the cursor is not one of this list."""
+        """Return waiting and dead deliveries, those of the newest events first. Raises InvalidInput if the cursor is not from this list."""
         statement = select(DELIVERIES).where(DELIVERIES.c.subscription == name)
         if state is not None:
             statement = statement.where(DELIVERIES.c.state == state.value)

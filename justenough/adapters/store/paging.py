@@ -32,7 +32,7 @@ def fetch_page(
     view: Callable[..., T],
     is_ascending: bool = False,
 ) -> Page[T]:
-    """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput if the cursor is not one of this list."""
+    """Return one page of views, in the order of the columns `by`, which together are unique. Raises InvalidInput if the cursor is not from this list."""
     if cursor is not None:
         statement = statement.where(comes_after(by, _decode_cursor(cursor, by), is_ascending=is_ascending))
     size = min(max(limit, 1), MAX_PAGE_SIZE)
@@ -84,4 +84,4 @@ def _decode_cursor(cursor: str, by: Sequence[Column[Any]]) -> list[Any]:
             raise ValueError(cursor)
         return [part.astimezone(UTC) if isinstance(part, datetime) else part for part in key]
     except (ValueError, OverflowError, RecursionError) as error:
-        raise InvalidInput("cursor", (Problem("cursor", "not a cursor of this list; start again without one"),)) from error
+        raise InvalidInput("cursor", (Problem("cursor", "not a cursor from this list; start again without one"),)) from error

@@ -118,7 +118,7 @@ _SET_RESIDUE = _JOB.where(_PROVEN)
 _CUT, _CUT_FAILS = _REVOKE.where(~_PROVEN), _FAIL.where(~_PROVEN)
 """The variants of `_REVOKE` and `_FAIL` if a person cuts a job's access.
 
-That is no evidence of a live credential, so a confirmed revocation stays confirmed.
+That is not evidence of a live credential, so a confirmed revocation stays confirmed.
 """
 ACCESS_CUTTERS = frozenset({"person", "stranger"})
 

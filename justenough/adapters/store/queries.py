@@ -107,7 +107,7 @@ class JobRepository(Repository):
         cursor: str | None = None,
         **filters: Unpack[JobFilters],
     ) -> Page[JobSummary]:
-        """Return jobs, newest or oldest first: their ids sort by time. Raises InvalidInput if the cursor is not one of this list."""
+        """Return jobs, newest or oldest first: their ids sort by time. Raises InvalidInput if the cursor is not from this list."""
         requester = filters.get("requester")
         if requester is None or filters.get("requester_id") is not None:
             return _fetch_jobs(connection, filters, oldest_first=oldest_first, limit=limit, cursor=cursor)
@@ -213,7 +213,7 @@ class RequestRepository(Repository):
         limit: int = DEFAULT_PAGE_SIZE,
         cursor: str | None = None,
     ) -> Page[RequestView]:
-        """Return requests, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        """Return requests, newest first. Raises InvalidInput if the cursor is not from this list."""
         criteria = {"state": state, "job_id": job, "requester_id": requester_id}
         statement = _apply_filter(REQUESTS_WITH_JOBS, REQUESTS, criteria)
         if beginning is not None:
@@ -262,7 +262,7 @@ class CredentialRepository(Repository):
     def list(
         self, connection: Connection, *, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None, **filters: Unpack[CredentialFilters]
     ) -> Page[CredentialView]:
-        """Return credentials, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        """Return credentials, newest first. Raises InvalidInput if the cursor is not from this list."""
         criteria = {"job_id": filters.get("job"), **{name: filters.get(name) for name in ("resource", "action", "state")}}
         statement = _apply_filter(_LIVE if filters.get("live") else select(CREDENTIALS), CREDENTIALS, criteria)
         if (beginning := filters.get("beginning")) is not None:

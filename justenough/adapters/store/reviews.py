@@ -25,7 +25,7 @@ class ReviewRepository(Repository):
     def list(
         self, connection: Connection, *, only_open: bool = True, limit: int = DEFAULT_PAGE_SIZE, cursor: str | None = None
     ) -> Page[ReviewView]:
-        """Return reviews, newest first. Raises InvalidInput if the cursor is not one of this list."""
+        """Return reviews, newest first. Raises InvalidInput if the cursor is not from this list."""
         statement = _REVIEWS.where(REVIEWS.c.open) if only_open else _REVIEWS
         by = (REVIEWS.c.opened_at, REVIEWS.c.request_id)
         return fetch_page(connection, statement, by=by, limit=limit, cursor=cursor, view=ReviewView)

@@ -66,7 +66,7 @@ WITH RECURSIVE found (term, number) AS (
 )
 SELECT term FROM found WHERE term IS NOT NULL"""
 _HANDLES_OF_A_BEGINNING = text(f"{_TERMS_OF_A_BEGINNING} LIMIT :words")
-# Words have the position of their job's first entry, handles that of their credential's; and only the term of an agent has a colon.
+# Words have the position of their job's first entry, handles that of their credential's. Only an agent's term has a colon.
 _WORDS_OF_A_BEGINNING = text(
     f"{_TERMS_OF_A_BEGINNING} AND term NOT LIKE '%:%' AND"  # noqa: S608 - each part is a constant
     " (SELECT seq FROM ledger WHERE position = (SELECT min(position) FROM search_words WHERE word = term)) = 1 LIMIT :words"

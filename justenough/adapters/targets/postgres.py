@@ -188,7 +188,7 @@ class TargetObserver:
             autocommit=True,
             connect_timeout=LOOK_TIMEOUT_S,
             application_name="justenough",
-            target_session_attrs="primary",  # A standby may show the users of a while ago, so finding none there proves nothing.
+            target_session_attrs="primary",  # A standby may lag behind, so finding no user there proves nothing.
             # Whatever the database's default is: names that come as bytes equal no name of a user.
             client_encoding="utf8",
             # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.

@@ -303,7 +303,7 @@ class Vault(TransitKeys):
             return ()
         keys = (answer.get("data") or {}).get("keys")
         if not isinstance(keys, list):
-            raise VaultUnavailable(f"LIST {path}: the answer is no list of Vault's", remedy=CHECK_ADDRESS)
+            raise VaultUnavailable(f"LIST {path}: the answer is not a list from Vault", remedy=CHECK_ADDRESS)
         return tuple(keys)
 
 

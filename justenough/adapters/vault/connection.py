@@ -189,14 +189,14 @@ class VaultConnection:
         )
 
     def forward_to_active_node(self, *, read_timeout_s: float) -> None:
-        """Have standby nodes forward each call from now on. Raises like `call`, and VaultUnavailable if a node would answer by itself."""
+        """Have standby nodes forward each call from now on. Raises like `call`, and VaultUnavailable if a node would answer itself."""
         anywhere = self._adapter(None, self._session, read_timeout_s=read_timeout_s)
         anywhere.namespace = None  # Namespaces do not have this path.
         health = self.call(anywhere, "get", "sys/health", params={"standbyok": "true", "perfstandbyok": "true"}) or {}
         if health.get("performance_standby"):
             raise VaultUnavailable(
-                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be late",
-                remedy="let VAULT_ADDR lead to the active node",
+                f"Vault at {self.address.rpartition('@')[2]} is a performance standby, whose answers may be out of date",
+                remedy="set VAULT_ADDR to the address of the active node",
             )
         self._session.headers.update(forwarding_headers(health))
 

@@ -34,7 +34,7 @@ S = TypeVar("S", bound=Statement)
 
 # The errors that parsing untrusted JSON may raise.
 UNREADABLE_ERRORS = (ValidationError, ValueError, TypeError, OverflowError, RecursionError)
-NOT_WAITING = Rejection("request_not_waiting", "the decision names no request of this job that waits for an answer")
+NOT_WAITING = Rejection("request_not_waiting", "this job has no such request that waits for an answer")
 
 
 class Withdrawal(Message):

@@ -16,7 +16,7 @@ from justenough.domain.core.vault_names import DATABASE_CREDS_PATH
 
 TEMPLATE_REMEDY = (
     "If Vault's answer to an issue is lost, its credential stays in doubt until it must have ended. "
-    "Let username_template contain the whole .DisplayName: docs/reference/engines.md"
+    "Make username_template contain the whole .DisplayName: docs/reference/engines.md"
 )
 CHANGED_DISPLAY_NAME = re.compile(r"\.DisplayName\s*\|\s*((?:base64|sha256|uppercase|(?:truncate|truncate_sha256)\s+(\d+)))")
 SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26

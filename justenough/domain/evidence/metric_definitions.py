@@ -244,7 +244,7 @@ METRICS: Mapping[str, MetricDefinition] = {
     ),
     "ledger.verified": MetricDefinition(
         "Ledger verification",
-        "Whether every chain of the ledger was intact, and its entries those of its checkpoints, when this report was generated. Not verified if the ledger has too many entries.",
+        "Whether every chain of the ledger was intact and matched its checkpoints when this report was generated. Not verified if the ledger has too many entries.",
         "Edits, gaps and forks. It does not detect that the newest entries were removed together with their checkpoints; only a checkpoint stored elsewhere does.",
         ("MEASURE 2.8", "MANAGE 4.1"),
         "violation if a problem was found; attention if not verified, or without the signatures of checkpoints",

@@ -63,9 +63,9 @@ class SignatureVerifier:
 
 def _why_different(kind: str, job: str, data: Mapping[str, Any], statement: Mapping[str, Any], fields: tuple[str, ...]) -> str | None:
     if statement.get("job", job) != job:
-        return "it carries a statement about another job"
+        return "its statement is about another job"
     if kind in WITHDRAWALS and statement.get("decision") != "withdraw":
-        return "it carries a statement that withdraws nothing"
+        return "its statement is not a withdrawal"
     compared = [name for name in fields if name in data or name in ABSENT_IF_NONE]
     different = [name for name in compared if data.get(name) != statement.get(OTHER_NAMES.get(name, name))]
     if kind == EventType.JOB_SUBMITTED and statement.get("spec_digest") != digest_of(data["spec"]):

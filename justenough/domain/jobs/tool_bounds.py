@@ -226,14 +226,15 @@ class Bounds(Model):
                 yield f"{name}: {why}"
             elif bound.calls_per_value is not None and (same_value_calls or {}).get(name, 0) >= bound.calls_per_value:
                 calls = f"{bound.calls_per_value} call{'s' if bound.calls_per_value != 1 else ''}"
-                yield f"{name}: {by} allows {calls} with each value, and this limit is reached for this one"
+                yield f"{name}: {by} allows {calls} with each value, and this value has had that many"
         # A server that ignores case in JSON keys would treat this key as the bound argument, and use the last of both values.
         bound_names = {name.casefold() for name in self.arguments}
         for name in arguments:
             if name not in self.arguments and name.casefold() in bound_names:
                 yield f"{name}: differs only in case from an argument that {by} bounds"
             elif name not in self.arguments and self.other_arguments == "none":
-                yield f"{name[:64]}: {by} allows no argument but {', '.join(self.arguments) or 'none'}"
+                allowed = f"no argument except {', '.join(self.arguments)}" if self.arguments else "no arguments"
+                yield f"{name[:64]}: {by} allows {allowed}"
 
     def intersect(self, other: Bounds) -> Bounds | None:
         """Return the intersection of two bounds; None if no arguments satisfy both."""

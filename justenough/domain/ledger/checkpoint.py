@@ -102,7 +102,7 @@ def _checkpoint_of(body: list[str], signatures: list[str]) -> Checkpoint:
     note = "".join(f"{line}\n" for line in (*body, "", *signatures))
     try:
         origin, size, root, *_ = body
-        reject_if(int(size) < 0, "a checkpoint commits to no negative number of entries")
+        reject_if(int(size) < 0, "a checkpoint cannot commit to a negative number of entries")
         return Checkpoint(origin, int(size), base64.b64decode(root, validate=True), note)
     except (ValueError, binascii.Error) as error:
         raise _unreadable() from error

@@ -88,7 +88,7 @@ def _limit_problems(spec: JobSpec, parent: JobSpec) -> Iterator[Problem]:
     if spec.model is None:
         return
     if parent.model is None or parent.model.name != spec.model.name:
-        yield Problem("model.name", f"the parent job has {parent.model.name if parent.model else 'no model'}")
+        yield Problem("model.name", f"the parent job {f'uses {parent.model.name}' if parent.model else 'has no model'}")
         return
     for name in ("requests", "tokens"):
         budget = getattr(parent.model, name)

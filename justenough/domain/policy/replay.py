@@ -231,7 +231,7 @@ class PolicyReplay:
         )
 
     def _decide(self, job: JobFacts, resource: Resource, facts: DecisionFacts, context: AccessContext) -> PolicyOutcome:
-        """Return the current decision, cached by Cedar's inputs and the order's `beyond`, because the past has many equal requests."""
+        """Return the current decision, cached by Cedar's inputs and the order's `beyond`, because past jobs made many equal requests."""
         # Cedar does not see `beyond`, but the decision depends on it.
         key = (facts.action, facts.beyond or "", *self._policies.cedar_inputs(job, facts.resource, resource, facts.action, context=context))
         if key not in self._outcomes:

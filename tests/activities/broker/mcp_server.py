@@ -192,12 +192,12 @@ class _Endpoint:
         await _send_response(send, 200, json.dumps(answer).encode(), JSON)
 
     async def _unsendable(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session whose id no header can carry."""
+        """An answer that begins a session whose id a header cannot contain."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"\xff"))
 
     async def _baking(self, send: Send, receive: Receive, request: Request) -> None:
-        """An answer that begins a session, with a cookie that no header can carry."""
+        """An answer that begins a session, with a cookie that a header cannot contain."""
         answer = _answer_to(await request.body(), {"resultType": "complete", "content": []})
         await _send_response(send, 200, answer, JSON, (b"mcp-session-id", b"1"), (b"set-cookie", b"a=\xff"))
 

@@ -438,4 +438,7 @@ async def test_a_worker_warns_once_that_it_cannot_keep_jobs_from_vault(monkeypat
             await until(lambda: tries > 2)
     [warning] = logged
     assert (warning["event"], warning["log_level"]) == ("jobs with `network: host` can reach Temporal and Vault", "warning")
-    assert (warning["why"], warning["remedy"]) == ("jobs run as the worker's own user, which must reach both", "Run the worker as root.")
+    assert (warning["why"], warning["remedy"]) == (
+        "jobs run as the worker's own user, which must reach Temporal and Vault",
+        "Run the worker as root.",
+    )

@@ -312,7 +312,7 @@ def test_a_standby_is_found_and_refused_until_the_address_leads_to_the_primary(p
         administer(postgres_port, f"ALTER DATABASE {name} SET default_transaction_read_only = on")
         with closing(Store(as_role(url, RUNTIME_ROLE))) as store:
             report = store.inspect().postgres
-            with pytest.raises(StoreUnavailable, match=r"refuses writes.*name the primary server"):
+            with pytest.raises(StoreUnavailable, match=r"refuses writes.*set JUSTENOUGH_DATABASE_URL to the primary server"):
                 store.ledger.append([submission()])
             # After a failover by DNS, open connections still lead to the standby, and new ones to the primary.
             administer(postgres_port, f"ALTER DATABASE {name} RESET default_transaction_read_only")

@@ -97,7 +97,7 @@ async def test_each_person_has_their_own_quota_of_unused_bundles(small: Served) 
 
     first, second, third = [await upload("ops", number) for number in range(3)]
     assert [first.status_code, second.status_code] == [201, 201]
-    assert_over_quota(third, "2 bundles that you uploaded are used by no job; launch jobs with them first (the quota is 2)")
+    assert_over_quota(third, "2 bundles that you uploaded are not used by any job; launch jobs with them first (the quota is 2)")
     assert (await upload("ops2", 3)).status_code == 201
     await small.launch(bundle=first.json()["digest"])
     assert (await upload("ops", 4)).status_code == 201

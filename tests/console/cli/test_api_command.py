@@ -79,7 +79,7 @@ def test_all_pages_of_a_jobs_output_are_one_list(cli: Cli, monkeypatch: pytest.M
 def test_all_pages_of_what_is_no_list_are_a_usage_error(cli: Cli) -> None:
     done = cli.run("api", "GET", "/whoami", "--all")
 
-    assert (done.exit_code, done.stderr) == (2, "error: /whoami is no list; leave out --all-pages\n")
+    assert (done.exit_code, done.stderr) == (2, "error: /whoami is not a list; leave out --all-pages\n")
 
 
 def test_a_body_comes_from_fields_or_a_file(cli: Cli) -> None:

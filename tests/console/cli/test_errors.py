@@ -113,7 +113,7 @@ def test_after_an_outage_the_requests_that_were_not_decided_are_named(cli: Cli) 
 
     assert (done.exit_code, done.stdout) == (1, "")
     assert done.stderr.startswith(f"error: {requests[0]}: the console at ")
-    assert done.stderr.endswith(f"error: not done either: {requests[1]}, {requests[2]}\n")
+    assert done.stderr.endswith(f"error: also not done: {requests[1]}, {requests[2]}\n")
 
 
 @pytest.mark.servers

@@ -187,7 +187,7 @@ def admin_request(whole: Stack, method: str, path: str, body: dict[str, str]) ->
 def test_a_token_of_no_person_is_named_as_such(fresh: Cli, whole: Stack) -> None:
     done = fresh.run("whoami", env={"VAULT_TOKEN": whole.admin_token_file.read_text().strip()})
 
-    assert (done.exit_code, "the token belongs to no person: it has no Vault entity" in done.stderr) == (4, True)
+    assert (done.exit_code, "the token does not belong to a person: it has no Vault entity" in done.stderr) == (4, True)
 
 
 def test_a_login_that_vault_does_not_know_any_more_says_how_to_log_in(fresh: Cli, whole: Stack) -> None:

@@ -80,7 +80,7 @@ def test_a_dot_is_no_id_and_names_no_other_path_of_the_api(cli: Cli, command: tu
     done = cli.run(*command, text)
 
     assert (done.exit_code, done.stdout) == (2, "")
-    assert f"error: {text} is no id; give the id of an existing item" in done.stderr
+    assert f"error: {text} is not an id; give the id of an existing item" in done.stderr
 
 
 def test_a_request_and_a_credential_have_short_ids_that_end_in_their_number(cli: Cli, jobs: list[dict[str, Any]]) -> None:

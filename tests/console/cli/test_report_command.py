@@ -160,7 +160,7 @@ def test_the_output_format_counts_in_a_file_too(cli: Cli, tmp_path: Path) -> Non
     assert cli.run("report", "--since", "1h", "-o", "json", "--out", out, who="auditor").exit_code == 0
     assert json.loads(out.read_text())["installation"] == "dev"
     refused = cli.run("report", "--since", "1h", "-o", "yaml", "--out", out, who="auditor")
-    assert (refused.exit_code, refused.stderr) == (2, "error: --out takes no -o yaml; give --format md, json or html\n")
+    assert (refused.exit_code, refused.stderr) == (2, "error: --out cannot be combined with -o yaml; give --format md, json or html\n")
 
 
 def test_a_report_can_be_printed_as_json_as_names_and_as_markdown(cli: Cli) -> None:

@@ -334,7 +334,7 @@ def test_ctrl_c_at_a_question_leaves_what_was_answered_before_and_says_so(
     states = [ops.job(job.id)["requests"][0]["state"] for job in (waiting, second)]
     cli.run("job", "cancel", second.id)
     assert (process.returncode, states) == (130, ["approved", "pending"])
-    assert f"{names[1]}: not decided, nor any after it: you did not answer the question" in told
+    assert f"{names[1]}: not decided, and neither were those after it: you did not answer the question" in told
     assert "nothing was done" not in told
 
 

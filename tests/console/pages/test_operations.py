@@ -56,7 +56,7 @@ async def test_workers_are_shown_with_what_they_have_in_force(site: Site, logged
         site.store.workers.report(WorkerView(name=name, version="9.9", config_digest=digest, config_alarm=alarm, last_seen=now()))
     site.store.workers.report(WorkerView(name="w-gone", version="9.9", config_digest=current, config_alarm=None, last_seen=NOW))
     page = text_of((await lead.open("/operations/workers")).text, "workers")
-    assert "w-same 9.9 as this console" in page
+    assert "w-same 9.9 same as this console" in page
     assert "w-other 9.9 differs from this console" in page
     assert "w-none 9.9 none: takes no jobs catalog.yaml: broken" in page
     assert "w-gone" not in page

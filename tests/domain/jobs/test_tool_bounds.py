@@ -112,9 +112,9 @@ def test_calls_of_a_tool_are_counted_against_its_bound(made: int, problems: list
 @pytest.mark.parametrize(
     "written, arguments, problems",
     [
-        ({"arguments": {"amount": {"maximum": 1}}}, {"amount": 1, "note": "x"}, ["note: the order allows no argument but amount"]),
+        ({"arguments": {"amount": {"maximum": 1}}}, {"amount": 1, "note": "x"}, ["note: the order allows no argument except amount"]),
         ({"arguments": {"amount": {"maximum": 1}}, "other_arguments": "any"}, {"amount": 1, "note": "x"}, []),
-        ({"other_arguments": "none"}, {"note": "x"}, ["note: the order allows no argument but none"]),
+        ({"other_arguments": "none"}, {"note": "x"}, ["note: the order allows no arguments"]),
         ({}, {"note": "x"}, []),
     ],
 )
@@ -134,7 +134,7 @@ def test_bounding_one_argument_forbids_the_arguments_that_are_not_listed(
 def test_calls_of_a_tool_can_be_counted_per_value(made: int, same_value_calls: int, *, is_refused: bool) -> None:
     bounds = Bounds.model_validate({"arguments": {"order_id": {"calls_per_value": 1}}})
     problems = list(bounds.problems({"order_id": 7}, calls_made=made, same_value_calls={"order_id": same_value_calls}))
-    said = "order_id: the order allows 1 call with each value, and this limit is reached for this one"
+    said = "order_id: the order allows 1 call with each value, and this value has had that many"
     assert problems == ([said] if is_refused else [])
 
 

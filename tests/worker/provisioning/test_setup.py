@@ -335,7 +335,7 @@ def test_a_vault_that_is_sealed_meanwhile_is_named_with_how_to_go_on(body: bytes
 
 def test_an_issuer_that_cannot_be_vaults_is_refused(shop: Shop) -> None:
     with pytest.raises(
-        SetupFailed, match=r"identity/oidc/config: the issuer 'https://x' cannot be Vault's\. Set JUSTENOUGH_VAULT_ISSUER to an"
+        SetupFailed, match=r"identity/oidc/config: Vault cannot be the issuer 'https://x'\. Set JUSTENOUGH_VAULT_ISSUER to an"
     ):
         shop.setup(vault_issuer="https://x")
 
@@ -395,7 +395,10 @@ def test_a_catalog_that_never_ends_is_refused(shop: Shop, tmp_path: Path) -> Non
 def test_a_field_of_a_role_that_vault_does_not_know_is_named(empty: Emptied, tmp_path: Path) -> None:
     config = config_with(tmp_path, "      revocation_statements: [", "      revocation_statement: [")
     empty.settings = empty.settings.model_copy(update={"config": config})
-    role, note = "database/roles/orders-admin", "Vault does not show revocation_statement, as if it ignored it: check the spelling"
+    role, note = (
+        "database/roles/orders-admin",
+        "Vault does not show revocation_statement and probably ignored what was written: check the spelling",
+    )
     first, second = (next(write for write in empty.apply() if write.path == role) for _ in range(2))
     assert (first, second) == (AppliedWrite(role, WriteOutcome.CREATED, note), AppliedWrite(role, WriteOutcome.UNCHANGED, note))
     planned = {write.path: (write.outcome, write.note) for write in empty.plan() if write.note.startswith("Vault does not show ")}

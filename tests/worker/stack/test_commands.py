@@ -59,7 +59,7 @@ def test_up_replaces_no_login_of_an_installation_with_a_vault_of_its_own(tmp_pat
     login.write_text("{}")
     done = run("up", "--detach")
     assert done.exit_code == 1
-    assert f"{login}: an installation with a Vault of its own logs in with it" in done.stderr
+    assert f"{login}: belongs to an installation with its own Vault" in done.stderr
     assert login.read_text() == "{}"
 
 

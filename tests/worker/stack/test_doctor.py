@@ -202,7 +202,10 @@ def test_whether_jobs_can_be_kept_from_temporal_and_vault_is_probed_and_reported
     monkeypatch.setattr("os.geteuid", lambda: 1)
     found = machine.firewall_finding(Settings())
     assert found.level == "warning"
-    assert found.found == "jobs with `network: host` can reach Temporal and Vault: jobs run as the worker's own user, which must reach both"
+    assert (
+        found.found
+        == "jobs with `network: host` can reach Temporal and Vault: jobs run as the worker's own user, which must reach Temporal and Vault"
+    )
     assert found.remedy.startswith("Run the worker as root. Or give jobs no network,")
 
 
@@ -470,7 +473,7 @@ def test_a_login_at_vault_that_is_not_accepted_is_reported(servers: Stack, tmp_p
     assert "hush" not in wrong.found
     away, unreadable = login_findings(settings.model_copy(update={"vault_addr": "http://127.0.0.1:9"}))
     assert "worker.approle.json could not be tried: Vault at http://127.0.0.1:9 did not answer" in away.found
-    assert away.remedy == "The file may be right: see to Vault first."
+    assert away.remedy == "The file may be fine: make Vault answer first."
     assert "must be JSON" in unreadable.found
 
 

@@ -118,7 +118,7 @@ def check_people(run: Examination) -> Iterator[DoctorFinding]:
 
 
 def check_stack(run: Examination) -> Iterable[DoctorFinding]:
-    # An installation on its own servers has no stack, and starting one is no remedy.
+    # An installation on its own servers has no stack, and starting one is not a remedy.
     return home.stack_findings(run.places) if run.places.seal_key.exists() or not run.settings.named_vault_addr else ()
 
 

@@ -63,7 +63,7 @@ def settings_findings(settings: Settings) -> Iterator[DoctorFinding]:
         yield DoctorFinding("settings", "missing", "VAULT_ADDR is not set", "Run doctor with the variables of the worker or console.")
     if settings.database_url is None:
         text = "the store is an SQLite file, so all workers and consoles must be on this machine"
-        yield DoctorFinding("settings", "warning", text, "Set JUSTENOUGH_DATABASE_URL to a PostgreSQL: docs/how-to/store.md")
+        yield DoctorFinding("settings", "warning", text, "Set JUSTENOUGH_DATABASE_URL to a PostgreSQL database: docs/how-to/store.md")
     if settings.console_url is None:
         text = "JUSTENOUGH_CONSOLE_URL is not set: no links in notices, no issuer of jobs' identities, and cookies that are not Secure"
         yield DoctorFinding("settings", "warning", text, "Set it to the address at which people reach the console.")

@@ -70,7 +70,9 @@ def login_findings(settings: Settings) -> Iterator[DoctorFinding]:
                 is_ours = not isinstance(read_login(file), TokenLogin)
                 vault.call_own(*(("post", "auth/token/revoke-self") if is_ours else ("get", "auth/token/lookup-self")))
             except RetryLater as error:
-                yield DoctorFinding(what, "missing", f"{file} could not be tried: {error}", "The file may be right: see to Vault first.")
+                yield DoctorFinding(
+                    what, "missing", f"{file} could not be tried: {error}", "The file may be fine: make Vault answer first."
+                )
             except JustEnoughError as error:
                 yield DoctorFinding(
                     what, "missing", f"{file}: {error}", "Run `justenough vault setup`, and copy the new file; or correct what it names."
@@ -112,7 +114,7 @@ def clock_findings(settings: Settings, *, now: Callable[[], float]) -> Iterator[
         else:
             text = f"{abs(skew):.0f} s {'ahead of' if skew > 0 else 'behind'} Vault's"
             yield DoctorFinding(
-                "clock", "missing", text, "Synchronize the clocks of both machines by NTP: signatures and expiries depend on them."
+                "clock", "missing", text, "Synchronize the clocks of both machines with NTP: signatures and expiries depend on them."
             )
 
 

@@ -79,7 +79,10 @@ def _server_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
     yield DoctorFinding("server", "ok", f"PostgreSQL {'.'.join(map(str, postgres.server_version))}")
     if postgres.is_read_only:
         yield DoctorFinding(
-            "writes", "missing", "the server refuses writes: it is a standby, or set to read only", "Name the primary server."
+            "writes",
+            "missing",
+            "the server refuses writes: it is a standby, or set to read only",
+            "Set JUSTENOUGH_DATABASE_URL to the primary server.",
         )
     if postgres.is_encrypted:
         extent = "and the server verified" if postgres.is_verified else "but only sslmode=verify-full also verifies the server"

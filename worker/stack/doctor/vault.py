@@ -69,7 +69,7 @@ def vault_findings(
             facts = parse_answer(health.status_code, health.content)
             if facts is None or "sealed" not in facts:
                 text = f"{address} does not answer as Vault does (status {health.status_code})"
-                yield DoctorFinding("vault", "missing", text, "Correct VAULT_ADDR, or see to the server or proxy that answers there.")
+                yield DoctorFinding("vault", "missing", text, "Correct VAULT_ADDR, or check the server or proxy that answers there.")
                 return
             state, remedy = SEAL_STATES.get(health.status_code, ("is unsealed", ""))
             yield DoctorFinding("vault seal", "missing" if remedy else "ok", f"{address} {state}", remedy)
