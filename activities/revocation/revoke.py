@@ -19,7 +19,7 @@ import structlog
 from activities.revocation.in_doubt import doubted_event
 from activities.revocation.job_memory import LONG_AGO, JobMemory, close_claim_and_read, with_doubts
 from activities.revocation.outcome import (
-    Attempt,
+    RevocationAttempt,
     TargetTraits,
     confirmed_event,
     credential_events,
@@ -123,7 +123,7 @@ def revoke(
     wait = None if settled or not clean else tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *seen.inspection.alive, *seen.inspection.failures, *unprovable)))
-    attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
+    attempt = RevocationAttempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts = [*before, start, *(doubted_event(job, credential, at=at) for credential in memory.doubts)]
     for credential in with_latest_ends(memory.credentials, doubts):
         # Without the store, earlier attempts knew only the job's id; they looked for users with it in their names. A user that an issue in
