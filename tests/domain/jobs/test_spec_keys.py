@@ -16,6 +16,19 @@ from justenough.domain.jobs.spec import JobSpec, checked_spec
 from justenough.domain.policy.ceiling import attenuation_problems
 
 MEANINGS = Path(__file__).parents[3] / "docs/reference/meanings.toml"
+PAY: dict[str, Any] = {
+    "calls": 1,
+    "other_arguments": "none",
+    "arguments": {
+        "amount": {"minimum": 2, "maximum": 8},
+        "currency": {"one_of": ["EUR"]},
+        "note": {"prefix": "refund"},
+        "order": {"calls_per_value": 1},
+        "amounts": {"each": {"minimum": 2, "maximum": 8}, "max_items": 3},
+        "currencies": {"each": {"one_of": ["EUR"]}},
+        "notes": {"each": {"prefix": "refund"}},
+    },
+}
 SPEC: dict[str, Any] = {
     "name": "refund",
     "task": "Refund a ticket",
@@ -46,7 +59,7 @@ SPEC: dict[str, Any] = {
                 "kubeconfig": {"path": "kube", "server": "server", "token": "token", "ca": "ca", "namespace": "namespace"},
             },
         },
-        {"resource": "payouts", "action": "write", "ttl": "5m", "reason": "Pay", "tools": {"pay": {"calls": 1}}},
+        {"resource": "payouts", "action": "write", "ttl": "5m", "reason": "Pay", "tools": {"pay": PAY}},
     ],
     "beyond": "none",
     "model": {"name": "default", "requests": 10, "tokens": 100},
@@ -89,11 +102,21 @@ KEYS: dict[str, tuple[Any, str]] = {
     "access[].deliver.kubeconfig.token": ("other", "signed"),
     "access[].deliver.kubeconfig.ca": ("other", "signed"),
     "access[].deliver.kubeconfig.namespace": ("other", "signed"),
-    # When it is requested; people approve it in either case.
+    # It is approved on the same terms, only later.
     "access[1].at": ("request", ""),
     "access[].optional": (True, "shown"),
-    # Of the bounds of a tool, tests/domain/jobs/test_tool_bounds.py tests each key.
-    "access[1].tools": ({"pay": {"calls": 2}}, "signed shown limited"),
+    "access[1].tools.pay.calls": (2, "signed shown limited"),
+    "access[1].tools.pay.other_arguments": ("any", "signed shown limited"),
+    "access[1].tools.pay.arguments.amount.minimum": (1, "signed shown limited"),
+    "access[1].tools.pay.arguments.amount.maximum": (9, "signed shown limited"),
+    "access[1].tools.pay.arguments.currency.one_of": (["EUR", "USD"], "signed shown limited"),
+    "access[1].tools.pay.arguments.note.prefix": ("ref", "signed shown limited"),
+    "access[1].tools.pay.arguments.order.calls_per_value": (2, "signed shown limited"),
+    "access[1].tools.pay.arguments.amounts.each.minimum": (1, "signed shown limited"),
+    "access[1].tools.pay.arguments.amounts.each.maximum": (9, "signed shown limited"),
+    "access[1].tools.pay.arguments.amounts.max_items": (4, "signed shown limited"),
+    "access[1].tools.pay.arguments.currencies.each.one_of": (["EUR", "USD"], "signed shown limited"),
+    "access[1].tools.pay.arguments.notes.each.prefix": ("ref", "signed shown limited"),
     "beyond": ("ask", "shown limited"),
     "model.name": ("other", "signed shown limited"),
     "model.requests": (11, "signed shown limited"),
@@ -122,12 +145,16 @@ def digests(spec: JobSpec) -> list[str]:
     return [request_digest(spec, access, bundle=None, issue_path="", issue_data={}, tier=1) for access in spec.access]
 
 
+def documented_key(key: str) -> str:
+    """Return a key as docs/reference/meanings.toml writes it, with * for the names of tools and arguments."""
+    return re.sub(r"(tools|arguments)\.\w+", r"\1.*", key.replace("[1]", "[]"))
+
+
 def test_every_key_is_listed() -> None:
     meanings = tomllib.loads(MEANINGS.read_text())["job-spec"]
     leaves = {key for key in meanings if not any(other.startswith((f"{key}.", f"{key}[")) for other in meanings)}
-    bounds = {key for key in leaves if key.startswith("access[].tools.")}
 
-    assert {key.replace("[1]", "[]") for key in KEYS} == leaves - bounds | {"access[].tools"}
+    assert {documented_key(key) for key in KEYS} == leaves
 
 
 @pytest.mark.parametrize("key", KEYS)
