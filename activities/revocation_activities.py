@@ -85,9 +85,9 @@ class RevocationActivities:
                 if result.confirmed or attempt == revoke_input.attempts:
                     return RevokeResult(confirmed=result.confirmed, failures=result.failures, unrecorded=result.events)
                 # Stay if only this worker can make the second check, if events would be lost, or if the workflow is gone and nobody would retry.
-                may_leave = result.second_look_in is None and not result.events and not activity.is_cancelled()
+                may_leave = result.second_check_in is None and not result.events and not activity.is_cancelled()
                 limit = patience if may_leave else ATTEMPT_TIMEOUT_S
-                due, stopping = result.second_look_in, asyncio.create_task(activity.wait_for_worker_shutdown())
+                due, stopping = result.second_check_in, asyncio.create_task(activity.wait_for_worker_shutdown())
                 await asyncio.wait({stopping}, timeout=pause if due is None else min(pause, due.total_seconds()))
                 stopping.cancel()
                 # A worker that stops, or that cannot know where to look, leaves the rest to another.

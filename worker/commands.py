@@ -198,7 +198,7 @@ class WorkerCommands:
         )
 
     def _print_status(self, stack_status: StackStatus) -> None:
-        home = stack_status.places.home
+        home = stack_status.paths.home
         if stack_status.supervisor is None and any(child.health != "down" for child in stack_status.children):
             self.output.write_message(
                 f"The stack in {home} no longer has a supervisor: servers that stop are not restarted. Repair it: justenough up --detach"

@@ -179,7 +179,7 @@ class Broker:
             # has revoked it already, because its ttl has ended, for example.
             with suppress(TimeoutError, NotFound):
                 async with asyncio.timeout(GIVE_BACK_TIMEOUT_S):
-                    await self._give_back(issued.credential.id, used_for)
+                    await self._record_use_and_revoke(issued.credential.id, used_for)
 
     async def run_while_open(self, work: Coroutine[Any, Any, T]) -> T:
         """Await work that uses a credential for the job and return its result. Cancel the work if the broker closes before it ends.
@@ -250,7 +250,7 @@ class Broker:
         """Decide again whether a gateway may keep using a credential; revoke it if not. Raises AccessClosed, RetryLater."""
         ending: EndReason | None = await self.run_in_thread(partial(self._issuer.reason_to_end, item))
         if ending:
-            await self._lease_keeper.give_back(item.credential.id, ending.why, before=ending.events)
+            await self._lease_keeper.revoke_credential(item.credential.id, ending.why, before=ending.events)
         return ending is None
 
     async def _without_secrets(self, access: Access) -> Access:
@@ -294,22 +294,22 @@ class Broker:
         """
         if credential in self._borrowed:
             raise NotFound(f"the job cannot release credential {credential}: a gateway uses it and releases it itself")
-        await self._give_back(credential, "the job released it")
+        await self._record_use_and_revoke(credential, "the job released it")
         view = await self.run_in_thread(partial(self._deps.store.credentials.get, credential))
         return view.state.value if view else ""
 
-    async def take_back(self, credential: str) -> None:
+    async def revoke_abandoned(self, credential: str) -> None:
         """Revoke a credential whose caller left before it was issued. Raises NotFound, AccessClosed."""
         self._require_open()
-        await self._lease_keeper.give_back(credential, "its caller left before it was issued")
+        await self._lease_keeper.revoke_credential(credential, "its caller left before it was issued")
 
-    async def _give_back(self, credential: str, what: str) -> None:
+    async def _record_use_and_revoke(self, credential: str, what: str) -> None:
         """Revoke a credential until it is found dead. Once the broker is closed, the session's own revocation does that."""
         if not self.closed.is_set():
             used = build_event(
                 EventType.CREDENTIAL_USED, self._job, at=self._deps.now(), about=credential, credential=credential, what=what
             )
-            await self._lease_keeper.give_back(credential, what, before=(used,))
+            await self._lease_keeper.revoke_credential(credential, what, before=(used,))
 
     async def identity(self, audience: str) -> tuple[Secret, datetime]:
         """Return a short-lived token of this job for one audience, and when it expires. Raises InvalidInput, AudienceNotAllowed, OrderNotValid, NoIssuer,

@@ -170,7 +170,7 @@ def _count_answers(
         respond_by=now,
     ).with_barred(
         forebears=ancestor_launchers(deps, verified.statement.parent, asked_by=verified.statement.asked_by),
-        taken_back=history.taken_back.get(request, frozenset()),
+        taken_back=history.withdrawers.get(request, frozenset()),
     )
     counted, rejections = build_control_group_verifier(deps, now=now).recount_answers(job, ladder, (answer.signed for answer in answers))
     return counted, [

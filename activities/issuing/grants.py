@@ -71,21 +71,21 @@ class AccessGrant:
     basis: IssueBasis
     ends: tuple[datetime, float] | None = None
     """When it ends, by the time of day and in ticks. The grant's time begins with its first issue."""
-    made: CallCounts = field(default_factory=CallCounts)
+    call_counts: CallCounts = field(default_factory=CallCounts)
     """The calls that a credential was issued for."""
     token: JobToken | None = None
     """The job's Vault token for this grant: its policy allows only this action, and it lives as long as the grant."""
 
     def count(self, call: ToolCall) -> None:
         bounds = (self.access.tools or {}).get(call.tool)
-        self.made.add(call, bounds.counted_arguments if bounds else ())
+        self.call_counts.add(call, bounds.counted_arguments if bounds else ())
 
     def has_room(self, call: ToolCall) -> bool:
         """Whether a call is within the bounds of the grant's tools."""
         bounds = (self.access.tools or {}).get(call.tool)
         if bounds is None:
             return False
-        calls_made, same_value_calls = self.made.of_tool(call), self.made.with_same_value(call, bounds.counted_arguments)
+        calls_made, same_value_calls = self.call_counts.of_tool(call), self.call_counts.with_same_value(call, bounds.counted_arguments)
         return not any(bounds.problems(call.arguments, calls_made=calls_made, same_value_calls=same_value_calls))
 
     @property

@@ -126,7 +126,7 @@ class Issuer:
         if call_of(access) is None and self.tool_bounds.order_items(access.resource, access.action):
             raise AccessRefused(f"the order allows {access.action} on {access.resource} only through tools, not as a credential")
         with self._turn():
-            self._require_free_place()
+            self._require_credential_room()
             for grant in self._grants.find_covering(access):
                 if issued := self._issue_again(grant, access):
                     return issued
@@ -138,7 +138,7 @@ class Issuer:
         Raises as `access` does.
         """
         with self._turn():
-            self._require_free_place()
+            self._require_credential_room()
             if grant := self._grants.grant_through_tools(access):
                 return ToolAccess(request_id(self._order.job, grant.number), grant.access)
             return self._request(access, waited_for, self._allow_tools)
@@ -168,7 +168,7 @@ class Issuer:
         with self._turn():
             return self._verified
 
-    def _require_free_place(self) -> None:
+    def _require_credential_room(self) -> None:
         if len(self.holdings.alive) >= MAX_LIVE_CREDENTIALS:
             raise IssueRefused(f"the job has {MAX_LIVE_CREDENTIALS} active credentials; release some first")
 
@@ -336,7 +336,7 @@ class Issuer:
     def _revoke_at_once(self, credential: CredentialHandle, why: str, *, before: tuple[Event, ...] = ()) -> None:
         """Revoke a credential that nobody may get. If that fails now, it ends with the job."""
         others = self.others_beside(credential)
-        result = revoke.end_one(self._deps, self._order.job, credential, others, by="session", why=why, before=before)
+        result = revoke.revoke_by_handle(self._deps, self._order.job, credential, others, by="session", why=why, before=before)
         if result.confirmed:
             self.holdings.forget(credential, result.events)
 

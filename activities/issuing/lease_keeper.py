@@ -51,7 +51,7 @@ class LeaseKeeper:
         self._keepers[item.credential.id] = item, task
         task.add_done_callback(lambda _: self._keepers.pop(item.credential.id, None))
 
-    async def give_back(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
+    async def revoke_credential(self, credential: str, why: str, *, before: tuple[Event, ...] = ()) -> None:
         """Revoke one credential now, until that is confirmed and recorded. Raises NotFound if the job does not hold it, AccessClosed if `close`
         is called before that.
 
@@ -148,11 +148,13 @@ class LeaseKeeper:
     async def _end_until_confirmed(self, item: IssuedCredential, ending: EndReason) -> None:
         """Revoke one credential while its job continues, until the revocation is confirmed and recorded."""
         log.info("credential ends before its job", job=self._job, credential=item.credential.id, why=ending.why)
-        end_one = partial(revoke.end_one, self._deps, self._job, item.credential, by="session", why=ending.why, before=ending.events)
+        revoke_once = partial(
+            revoke.revoke_by_handle, self._deps, self._job, item.credential, by="session", why=ending.why, before=ending.events
+        )
         while True:
             try:
                 async with self._threads:
-                    result = await asyncio.to_thread(end_one, self._issuer.others_beside(item.credential))
+                    result = await asyncio.to_thread(revoke_once, self._issuer.others_beside(item.credential))
             except Exception as error:  # noqa: BLE001 - its time is over, so this repeats until it is dead, whatever fails
                 log.warning("credential not revoked yet", job=self._job, credential=item.credential.id, error=type(error).__name__)
             else:

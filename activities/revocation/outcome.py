@@ -15,7 +15,7 @@ from justenough.domain.ledger.overdue import is_revocation_overdue, is_worth_rec
 
 
 @dataclass(frozen=True, slots=True)
-class Attempt:
+class RevocationAttempt:
     """One attempt to revoke everything of a job."""
 
     series: str
@@ -131,13 +131,13 @@ def describe_certificate(credential: CredentialHandle, *, at: datetime) -> str:
     return f"; its certificate {credential.certificate} {'has expired' if over else 'is in the CRL that Vault serves'}"
 
 
-def confirmed_event(job: str, attempt: Attempt, inspection: Inspection) -> Event:
+def confirmed_event(job: str, attempt: RevocationAttempt, inspection: Inspection) -> Event:
     """Return the proof that all access of a job was found dead."""
     proof: dict[str, Any] = {finding.what: finding.detail for finding in inspection.findings}
     return build_event(EventType.REVOCATION_CONFIRMED, job, at=attempt.at, about=attempt.series, by=attempt.by, proof=proof)
 
 
-def overdue_events(job: str, attempt: Attempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
+def overdue_events(job: str, attempt: RevocationAttempt, *, failures: tuple[str, ...], failed: int) -> Iterator[Event]:
     """Yield the event that a job's revocation is overdue, if it is overdue and this failed attempt should be recorded.
 
     `failed`: failures in a row.

@@ -19,7 +19,7 @@ import structlog
 from activities.revocation.in_doubt import doubted_event
 from activities.revocation.job_memory import LONG_AGO, JobMemory, close_claim_and_read, with_doubts
 from activities.revocation.outcome import (
-    Attempt,
+    RevocationAttempt,
     TargetTraits,
     confirmed_event,
     credential_events,
@@ -58,7 +58,7 @@ class RevocationResult(Message):
     """Result of one call. `confirmed`: everything that can be checked was found dead."""
 
     confirmed: bool
-    second_look_in: timedelta | None = None
+    second_check_in: timedelta | None = None
     """Nothing is active now, but an issue may still be in flight: call again after this time."""
     failures: tuple[str, ...] = ()
     events: tuple[Event, ...] = ()
@@ -123,7 +123,7 @@ def revoke(
     wait = None if settled or not clean else tracker.record_clean_check(job, started=began, ended=deps.ticks(), now=started)
     confirmed = clean and wait is None
     failures = () if clean else tuple(dict.fromkeys((*steps.failures, *seen.inspection.alive, *seen.inspection.failures, *unprovable)))
-    attempt = Attempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
+    attempt = RevocationAttempt(series, by, at, seen.seen_from, took=timedelta(seconds=deps.ticks() - began))
     facts = [*before, start, *(doubted_event(job, credential, at=at) for credential in memory.doubts)]
     for credential in with_latest_ends(memory.credentials, doubts):
         # Without the store, earlier attempts knew only the job's id; they looked for users with it in their names. A user that an issue in
@@ -142,7 +142,7 @@ def revoke(
     elif failures:
         facts += overdue_events(job, attempt, failures=failures, failed=tracker.record_failed_attempt(job, now=at))
     unrecorded = _record_attempt(deps, job, facts, may_be_doubted=bool(memory.doubts) or (confirmed and memory.contested))
-    return RevocationResult(confirmed=confirmed, second_look_in=wait, failures=failures, events=unrecorded)
+    return RevocationResult(confirmed=confirmed, second_check_in=wait, failures=failures, events=unrecorded)
 
 
 def _begin(deps: Deps, job: str, *, by: str, why: str, now: datetime) -> tuple[datetime, str, Event]:
@@ -217,10 +217,10 @@ def revoke_one(deps: Deps, job: str, credential: str, *, by: str, why: str) -> R
         raise NotFound(f"no credential {credential} in job {job}")
     live = with_store_timeout(lambda: deps.store.credentials.live_of(job))
     others = tuple(credential_of(item) for item in live if item.id != credential)
-    return end_one(deps, job, credential_of(view), others, by=by, why=why)
+    return revoke_by_handle(deps, job, credential_of(view), others, by=by, why=why)
 
 
-def end_one(
+def revoke_by_handle(
     deps: Deps, job: str, handle: CredentialHandle, others: Iterable[CredentialHandle], *, by: str, why: str, before: tuple[Event, ...] = ()
 ) -> RevocationResult:
     """Revoke one credential whose handle is known, while its job continues; `others`: the other credentials of the job.

@@ -120,14 +120,14 @@ class RequestedRevocations:
             why = f"its approval was withdrawn by {name}" if withdrawn else f"its revocation was requested by {name}"
             named = entry.data.get("credential")
             ending = [item.id for item in self._issuer.holdings.alive if item.request_id == withdrawn or item.id == named]
-            await asyncio.gather(*(self._give_back(credential, why, lease_keeper) for credential in ending), return_exceptions=True)
+            await asyncio.gather(*(self._revoke_credential(credential, why, lease_keeper) for credential in ending), return_exceptions=True)
         except Exception:
             log.exception("a request about the job could not be served", job=self._job, entry=entry.id)
 
-    async def _give_back(self, credential: str, why: str, lease_keeper: LeaseKeeper) -> None:
+    async def _revoke_credential(self, credential: str, why: str, lease_keeper: LeaseKeeper) -> None:
         while any(item.id == credential for item in self._issuer.holdings.alive):
             with suppress(NotFound):
-                await lease_keeper.give_back(credential, why)
+                await lease_keeper.revoke_credential(credential, why)
                 return
             # It was issued a moment ago, and its lease is not kept yet. If another revocation has ended it, it is not alive any more.
             await asyncio.sleep(RETRY_INTERVAL_S)

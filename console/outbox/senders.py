@@ -159,9 +159,9 @@ class NotifySender:
             self._notify_of_request(entry, recipients) if is_request else self._notify_of_outcome(entry, find_settled(entry, recipients))
         )
         notified = {(notice.about, notice.target): notice for notice in recipients}
-        for notice in outcome.untold:
+        for notice in outcome.settled_notices:
             notified.pop((notice.about, notice.target), None)
-        notified |= {(notice.about, notice.target): notice for notice in outcome.told}
+        notified |= {(notice.about, notice.target): notice for notice in outcome.sent_notices}
         self._recipients[entry.job] = tuple(notified.values())
         return outcome
 
@@ -184,7 +184,7 @@ class NotifySender:
         outcomes = {target: await self._send_notice(self._urls[target], message) for target in remaining}
         reached = [target for target, outcome in outcomes.items() if outcome.fault is None]
         sent = tuple(SentNotice(about=about, target=target, tier=tier, job=entry.job) for target in reached)
-        return replace(_worst_outcome([*outcomes.values()]), told=sent)
+        return replace(_worst_outcome([*outcomes.values()]), sent_notices=sent)
 
     async def _notify_of_outcome(self, entry: EntryView, recipients: Sequence[SentNotice]) -> DeliveryOutcome:
         if not recipients or is_overdue_again(entry, await to_thread.run_sync(self._read_context, entry.job, recipients[0].about)):
@@ -198,7 +198,7 @@ class NotifySender:
                 outcome = await self._send_notice(url, build_follow_up(entry, notice.about, context))
             outcomes.append(outcome)
         settled = tuple(notice for notice, outcome in zip(recipients, outcomes, strict=True) if outcome.fault is None)
-        return replace(_worst_outcome(outcomes), untold=settled)
+        return replace(_worst_outcome(outcomes), settled_notices=settled)
 
     async def _send_notice(self, url: Secret, message: Notice) -> DeliveryOutcome:
         try:

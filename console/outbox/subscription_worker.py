@@ -154,10 +154,10 @@ class SubscriptionWorker:
     def _to_settlement(self, batch: OutboxBatch, outcomes: list[tuple[EntryView, DeliveryOutcome]]) -> Settlement:
         now = self._deps.now()
         # Within a batch a person may be notified, settled and notified again: only the last of these is recorded.
-        told: dict[tuple[str, str], SentNotice] = {}
-        untold: dict[tuple[str, str], SentNotice] = {}
+        sent: dict[tuple[str, str], SentNotice] = {}
+        settled: dict[tuple[str, str], SentNotice] = {}
         for _, outcome in outcomes:
-            for notices, added, removed in ((outcome.untold, untold, told), (outcome.told, told, untold)):
+            for notices, added, removed in ((outcome.settled_notices, settled, sent), (outcome.sent_notices, sent, settled)):
                 for notice in notices:
                     removed.pop((notice.about, notice.target), None)
                     added[notice.about, notice.target] = notice
@@ -169,8 +169,8 @@ class SubscriptionWorker:
             delivered=tuple(entry.position for entry, outcome in outcomes if outcome.fault is None and not outcome.nothing),
             dropped=tuple(entry.position for entry, outcome in outcomes if outcome.nothing),
             failed=tuple(self._failed_delivery(batch, entry, outcome, now) for entry, outcome in outcomes if outcome.fault is not None),
-            told=tuple(told.values()),
-            untold=tuple(untold.values()),
+            sent_notices=tuple(sent.values()),
+            settled_notices=tuple(settled.values()),
         )
 
     def _failed_delivery(self, batch: OutboxBatch, entry: EntryView, outcome: DeliveryOutcome, now: datetime) -> FailedDelivery:

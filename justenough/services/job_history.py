@@ -48,7 +48,7 @@ class JobHistory:
     """The tier that policy needed when the job made each request."""
     settled: Mapping[str, str] = field(default_factory=dict)
     """`denied`, `expired` or `withdrawn`, by request."""
-    taken_back: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    withdrawers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By request, the entity ids of people who withdrew their answer."""
 
     def signed_tier(self, request: str, *, needed: int) -> int:
@@ -63,7 +63,7 @@ class JobHistory:
         if entry.type != EventType.APPROVAL_DECIDED.value or entry.data["request"] != request:
             return False
         reaches = entry.data["decision"] == "break_glass" or entry.data["tier"] >= self.tiers.get(request, 0)
-        return reaches and entry.data["person"] not in self.taken_back.get(request, frozenset())
+        return reaches and entry.data["person"] not in self.withdrawers.get(request, frozenset())
 
 
 def read_job_history(ledger: ReadableLedger, job: str) -> JobHistory:
@@ -99,7 +99,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
     tiers: dict[str, int] = {}
     first_tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
-    taken_back: dict[str, frozenset[str]] = {}
+    withdrawers: dict[str, frozenset[str]] = {}
     for entry in entries:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
@@ -114,7 +114,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
         elif kind is EventType.APPROVAL_DECIDED and data["decision"] == "deny":
             settled[data["request"]] = "denied"
         elif kind is EventType.APPROVAL_WITHDRAWN:
-            taken_back[data["request"]] = taken_back.get(data["request"], frozenset()) | {data["person"]}
+            withdrawers[data["request"]] = withdrawers.get(data["request"], frozenset()) | {data["person"]}
             if data["verdict"] == "withdrawn":
                 settled[data["request"]] = "withdrawn"
-    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, taken_back)
+    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers)

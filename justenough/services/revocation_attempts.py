@@ -30,7 +30,7 @@ class RevocationTracker:
     """The progress of each unconfirmed revocation. Thread-safe."""
 
     def __init__(self) -> None:
-        self._courses: dict[str, _RevocationProgress] = {}
+        self._progress: dict[str, _RevocationProgress] = {}
         self._lock = threading.Lock()
 
     def start_time(self, job: str, *, now: datetime) -> datetime:
@@ -69,7 +69,7 @@ class RevocationTracker:
         with self._lock:
             known = self._progress_of(job, now).proven_at or proven_at
             if proven_at > known:
-                del self._courses[job]
+                del self._progress[job]
             self._progress_of(job, now).proven_at = max(proven_at, known)
 
     def record_inspection(self, job: str, *, dead: bool, now: datetime) -> datetime | None:
@@ -90,9 +90,9 @@ class RevocationTracker:
     def forget(self, job: str) -> None:
         """Forget a confirmed revocation. A credential that is found later starts a new revocation."""
         with self._lock:
-            self._courses.pop(job, None)
+            self._progress.pop(job, None)
 
     def _progress_of(self, job: str, now: datetime) -> _RevocationProgress:
-        if job not in self._courses and len(self._courses) >= MAX_TRACKED_REVOCATIONS:
-            del self._courses[next(iter(self._courses))]
-        return self._courses.setdefault(job, _RevocationProgress(now))
+        if job not in self._progress and len(self._progress) >= MAX_TRACKED_REVOCATIONS:
+            del self._progress[next(iter(self._progress))]
+        return self._progress.setdefault(job, _RevocationProgress(now))

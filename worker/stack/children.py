@@ -82,7 +82,7 @@ PROGRAM_FILE = "scripted_model.py"
 MODEL_HEALTH_PATH = "/v1/models"
 
 
-def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> ChildSpec:
+def temporal_child(paths: StackPaths, programs: Programs, ports: Mapping[str, int], *, namespace: str = "default") -> ChildSpec:
     """Describe the server. Raises ProgramMissing."""
     port, ui, http = ports["temporal"], ports["temporal_ui"], ports["temporal_http"]
     return ChildSpec(
@@ -90,83 +90,83 @@ def temporal_child(places: StackPaths, programs: Programs, ports: Mapping[str, i
         argv=(
             *(str(programs.temporal()), "server", "start-dev", "--ip", "127.0.0.1", "--ui-ip", "127.0.0.1"),
             *("--port", str(port), "--ui-port", str(ui), "--http-port", str(http), "--namespace", namespace),
-            *("--db-filename", str(places.temporal / "temporal.db"), "--log-level", "warn", "--ui-disable-news-fetch"),
+            *("--db-filename", str(paths.temporal / "temporal.db"), "--log-level", "warn", "--ui-disable-news-fetch"),
             *(part for pragma in PRAGMAS for part in ("--sqlite-pragma", pragma)),
             *(part for name, value in FAIRNESS.items() for part in ("--dynamic-config-value", f"{name}={value}")),
             *(part for name in SEARCH_ATTRIBUTES for part in ("--search-attribute", f"{name}=Keyword")),
         ),
-        env=server_environment(places),
-        prepare=lambda: make_private_folder(places.temporal),
+        env=server_environment(paths),
+        prepare=lambda: make_private_folder(paths.temporal),
         # The HTTP port belongs to the frontend that serves gRPC, so it answers when gRPC does.
         healthy=lambda: is_http_ok(http, f"/api/v1/namespaces/{namespace}"),
     )
 
 
-def vault_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
+def vault_child(paths: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
     """Describe the server. Raises ProgramMissing."""
     port = ports["vault"]
     return ChildSpec(
         name="vault",
-        argv=(str(programs.vault()), "server", f"-config={places.vault / 'openbao.hcl'}", "-log-level=warn"),
-        env=server_environment(places),
-        prepare=lambda: _write_vault_configuration(places, ports),
-        awaken=lambda: _initialise_vault(places, port),
+        argv=(str(programs.vault()), "server", f"-config={paths.vault / 'openbao.hcl'}", "-log-level=warn"),
+        env=server_environment(paths),
+        prepare=lambda: _write_vault_configuration(paths, ports),
+        awaken=lambda: _initialise_vault(paths, port),
         healthy=lambda: is_http_ok(port, VAULT_HEALTH_PATH),
-        own_logs=(places.audit_log,),
+        own_logs=(paths.audit_log,),
     )
 
 
-def _write_vault_configuration(places: StackPaths, ports: Mapping[str, int]) -> None:
-    make_private_folder(places.vault)
-    if _has_lost_keys(places):
+def _write_vault_configuration(paths: StackPaths, ports: Mapping[str, int]) -> None:
+    make_private_folder(paths.vault)
+    if _has_lost_keys(paths):
         # Nobody has used this Vault, and Vault cannot complete its initialisation.
-        shutil.rmtree(places.vault / "data")
-    make_private_folder(places.vault / "data")
-    if not places.seal_key.exists():
-        write_private(places.seal_key, secrets.token_bytes(32))
+        shutil.rmtree(paths.vault / "data")
+    make_private_folder(paths.vault / "data")
+    if not paths.seal_key.exists():
+        write_private(paths.seal_key, secrets.token_bytes(32))
     configuration = CONFIGURATION_TEMPLATE.substitute(
-        data=json.dumps(str(places.vault / "data")),
-        audit=json.dumps(str(places.audit_log)),
-        key=json.dumps(f"file://{places.seal_key}"),
+        data=json.dumps(str(paths.vault / "data")),
+        audit=json.dumps(str(paths.audit_log)),
+        key=json.dumps(f"file://{paths.seal_key}"),
         address=f"127.0.0.1:{ports['vault']}",
         cluster=f"127.0.0.1:{ports['vault_cluster']}",
         longest=MAX_REQUEST_DURATION_S,
     )
-    write_private(places.vault / "openbao.hcl", configuration)
+    write_private(paths.vault / "openbao.hcl", configuration)
 
 
-def _initialise_vault(places: StackPaths, port: int) -> None:
+def _initialise_vault(paths: StackPaths, port: int) -> None:
     """Initialise a new server and save its admin token and recovery key before anything uses them. Raises GiveUp."""
     body, keys = {"recovery_shares": 1, "recovery_threshold": 1}, None
     try:
         status, _ = request_json(port, VAULT_HEALTH_PATH)
         if status == NOT_INITIALISED_STATUS:
-            if not places.admin_token.exists():
-                places.vault_initialising.touch(mode=0o600)
+            if not paths.admin_token.exists():
+                paths.vault_initialising.touch(mode=0o600)
             _, keys = request_json(port, "/v1/sys/init", method="PUT", body=body, timeout_s=FIRST_ELECTION_TIMEOUT_S)
     except OSError:
         return  # The server does not answer yet; the next health check tries again.
     if status != NOT_INITIALISED_STATUS:
-        if _has_lost_keys(places):
+        if _has_lost_keys(paths):
             raise GiveUp("Vault was initialised, but its answer was lost; start the stack again, which initialises a new Vault")
-        if not places.admin_token.exists():
-            message = f"Vault is initialised but {places.admin_token} is missing. Put it back, or remove {places.home} to start again."
+        if not paths.admin_token.exists():
+            message = f"Vault is initialised but {paths.admin_token} is missing. Put it back, or remove {paths.home} to start again."
             raise GiveUp(message)
-        places.vault_initialising.unlink(missing_ok=True)
+        paths.vault_initialising.unlink(missing_ok=True)
     elif isinstance(keys, dict) and "root_token" in keys:
-        write_private(places.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))
-        write_private(places.admin_token, str(keys["root_token"]))
-        places.vault_initialising.unlink(missing_ok=True)
+        write_private(paths.vault / "recovery.json", json.dumps({"recovery_keys": keys["recovery_keys_base64"]}))
+        write_private(paths.admin_token, str(keys["root_token"]))
+        paths.vault_initialising.unlink(missing_ok=True)
 
 
-def _has_lost_keys(places: StackPaths) -> bool:
+def _has_lost_keys(paths: StackPaths) -> bool:
     """Whether Vault's first initialisation began and its keys were not saved. False if somebody removed the token of a Vault that is in use: its
     data must stay.
     """
-    return places.vault_initialising.exists() and not places.admin_token.exists()
+    return paths.vault_initialising.exists() and not paths.admin_token.exists()
 
 
-def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int]) -> ChildSpec:
+def worker_child(paths: StackPaths, settings: Settings, ports: Mapping[str, int]) -> ChildSpec:
     """Describe the worker, which touches a liveness file every second."""
     return ChildSpec(
         name="worker",
@@ -174,8 +174,8 @@ def worker_child(places: StackPaths, settings: Settings, ports: Mapping[str, int
         env=own_environment(settings, ports),
         cwd=None,
         # The liveness file of an earlier process proves nothing about this one.
-        prepare=lambda: places.worker_alive.unlink(missing_ok=True),
-        healthy=lambda: was_touched_recently(places.worker_alive),
+        prepare=lambda: paths.worker_alive.unlink(missing_ok=True),
+        healthy=lambda: was_touched_recently(paths.worker_alive),
         stop_within=settings.drain + STOP_MARGIN_S,
     )
 
@@ -190,7 +190,7 @@ def console_child(settings: Settings, ports: Mapping[str, int]) -> ChildSpec:
     )
 
 
-def model_child(places: StackPaths, config: Path, ports: Mapping[str, int]) -> ChildSpec | None:
+def model_child(paths: StackPaths, config: Path, ports: Mapping[str, int]) -> ChildSpec | None:
     """Describe the model; None if the configuration has none or MODEL_URL names another one."""
     program, port = config / PROGRAM_FILE, ports["model"]
     if os.environ.get(MODEL_URL) or not program.is_file():
@@ -199,6 +199,6 @@ def model_child(places: StackPaths, config: Path, ports: Mapping[str, int]) -> C
         name="model",
         # -I: the model needs only the standard library, and none of our packages.
         argv=(sys.executable, "-I", str(program), "--port", str(port)),
-        env=server_environment(places),
+        env=server_environment(paths),
         healthy=lambda: is_http_ok(port, MODEL_HEALTH_PATH),
     )

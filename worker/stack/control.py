@@ -30,9 +30,9 @@ class StackNotStarted(RetryLater):
     """The stack did not start; the message is the reason."""
 
 
-def find_running_stack(places: StackPaths) -> Stack | None:
+def find_running_stack(paths: StackPaths) -> Stack | None:
     """Return the stack that runs in this home, is ready and is not stopping; None if there is none. Servers without a supervisor do not count."""
-    stack = read_stack(places) if supervisor_of(places) else None
+    stack = read_stack(paths) if supervisor_of(paths) else None
     return None if stack is None or stack.stopping else stack
 
 
@@ -49,45 +49,45 @@ def start_detached(
     `lifeline` is the reading end of a pipe: the stack stops when the writing end is closed. Without it the stack outlives this process.
     Raises StackNotStarted; then no process of the stack is left.
     """
-    places = StackPaths(settings.home)
-    if supervisor_of(places):
+    paths = StackPaths(settings.home)
+    if supervisor_of(paths):
         on_step("waiting for another start or stop in this folder")
-        if stack := _wait_for_other(places):
+        if stack := _wait_for_other(paths):
             return stack
-    make_home(places)
+    make_home(paths)
     reading, writing = os.pipe()
     with os.fdopen(reading, "rb") as reports:
-        process = _spawn_supervisor(settings, places, only=only, provision=provision, lifeline=lifeline, report_to=writing)
+        process = _spawn_supervisor(settings, paths, only=only, provision=provision, lifeline=lifeline, report_to=writing)
         try:
-            _follow_start(reports, places, on_step)
+            _follow_start(reports, paths, on_step)
         except BaseException as error:
             process.terminate()
             process.wait(STOP_TIMEOUT_S)
-            if isinstance(error, AlreadyRunning) and (stack := _wait_for_other(places)):
+            if isinstance(error, AlreadyRunning) and (stack := _wait_for_other(paths)):
                 return stack
             raise
     # Without this wait the supervisor would stay a zombie until this process ends.
     threading.Thread(target=process.wait, daemon=True, name="supervisor").start()
-    stack = read_stack(places)
+    stack = read_stack(paths)
     if stack is None:
-        raise StackNotStarted(_see_log(places, "the stack stopped right after it started"))
+        raise StackNotStarted(_see_log(paths, "the stack stopped right after it started"))
     return stack
 
 
-def stop_stack(places: StackPaths, *, drain: int = 30) -> tuple[str, ...]:
+def stop_stack(paths: StackPaths, *, drain: int = 30) -> tuple[str, ...]:
     """Stop the stack, and servers that a killed supervisor left running; return the names of the stopped processes.
 
     `drain`: the worker's, in seconds.
     """
     # Read the pidfiles, not stack.json: `down` is the remedy for a damaged stack.json.
-    supervisor, children = supervisor_of(places), {name: read_pidfile(places.run, name) for name in CHILDREN}
+    supervisor, children = supervisor_of(paths), {name: read_pidfile(paths.run, name) for name in CHILDREN}
     names = tuple(name for name, child in children.items() if child is not None and child.is_alive())
     if supervisor is not None:
         # A supervisor that was suspended (SIGSTOP) must continue in order to stop.
         supervisor.send(signal.SIGCONT)
         supervisor.end(signal.SIGTERM, within=STOP_TIMEOUT_S + drain)
-    orphans = end_orphans(places, drain=drain)
-    places.stack.unlink(missing_ok=True)
+    orphans = end_orphans(paths, drain=drain)
+    paths.stack.unlink(missing_ok=True)
     return (names or ("supervisor",)) if supervisor else orphans
 
 
@@ -105,24 +105,24 @@ def running_stack(home: Path, config: Path, *, only: Iterable[str] = CHILDREN, p
                 stop_stack(StackPaths(home), drain=drain)
 
 
-def _wait_for_other(places: StackPaths) -> Stack | None:
+def _wait_for_other(paths: StackPaths) -> Stack | None:
     """Return the stack that another supervisor runs or is starting; None if that supervisor has ended. Raises StackNotStarted."""
-    wait_until(lambda: find_running_stack(places) is not None or supervisor_of(places) is None, within=START_TIMEOUT_S)
-    stack = find_running_stack(places)
-    if stack is None and supervisor_of(places):
-        raise StackNotStarted(_see_log(places, "another start or stop in this folder did not end"))
+    wait_until(lambda: find_running_stack(paths) is not None or supervisor_of(paths) is None, within=START_TIMEOUT_S)
+    stack = find_running_stack(paths)
+    if stack is None and supervisor_of(paths):
+        raise StackNotStarted(_see_log(paths, "another start or stop in this folder did not end"))
     return stack
 
 
 def _spawn_supervisor(
-    settings: Settings, places: StackPaths, *, only: Iterable[str], provision: bool, lifeline: int | None, report_to: int
+    settings: Settings, paths: StackPaths, *, only: Iterable[str], provision: bool, lifeline: int | None, report_to: int
 ) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-P", "-m", "worker.stack", "--only", ",".join(only), "--report-to", str(report_to)]
     if not provision:
         command.append("--no-provision")
     if lifeline is not None:
         command += ["--lifeline", str(lifeline)]
-    output = os.open(places.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    output = os.open(paths.log("supervisor"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     try:
         return subprocess.Popen(
             command,
@@ -138,7 +138,7 @@ def _spawn_supervisor(
         os.close(report_to)
 
 
-def _follow_start(reports: Iterable[bytes], places: StackPaths, on_step: Callable[[str], None]) -> None:
+def _follow_start(reports: Iterable[bytes], paths: StackPaths, on_step: Callable[[str], None]) -> None:
     """Report the supervisor's steps until it is ready. Raises StackNotStarted, AlreadyRunning."""
     for line in reports:
         step, text = parse_report(line)
@@ -149,8 +149,8 @@ def _follow_start(reports: Iterable[bytes], places: StackPaths, on_step: Callabl
         if step == "failed":
             raise StackNotStarted(text)
         on_step(text)
-    raise StackNotStarted(_see_log(places, "the supervisor ended without a report"))
+    raise StackNotStarted(_see_log(paths, "the supervisor ended without a report"))
 
 
-def _see_log(places: StackPaths, what: str) -> str:
-    return f"{what}; see {places.log('supervisor')}"
+def _see_log(paths: StackPaths, what: str) -> str:
+    return f"{what}; see {paths.log('supervisor')}"

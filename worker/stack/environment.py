@@ -22,9 +22,9 @@ NEVER_INHERITED = ("VAULT_TOKEN", "BAO_TOKEN", "VAULT_ADDR", "VAULT_NAMESPACE", 
 VAULT_VARIABLES = {"vault_addr": "VAULT_ADDR", "vault_namespace": "VAULT_NAMESPACE", "vault_cacert": "VAULT_CACERT"}
 
 
-def server_environment(places: StackPaths) -> dict[str, str]:
+def server_environment(paths: StackPaths) -> dict[str, str]:
     """Return the environment of the servers: without our own VAULT_*, TEMPORAL_* and PG*, which would change their behaviour."""
-    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(places.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
+    return {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(paths.home), "LANG": "C", "LC_ALL": "C", "TZ": "UTC"}
 
 
 def own_environment(settings: Settings, ports: Mapping[str, int] | None = None) -> dict[str, str]:

@@ -93,11 +93,11 @@ class ChildSpec:
 class ManagedProcess:
     """Owns one child's process from its first start until the stack stops."""
 
-    def __init__(self, child: ChildSpec, places: StackPaths, *, on_change: Callable[[], object] = _do_nothing) -> None:
+    def __init__(self, child: ChildSpec, paths: StackPaths, *, on_change: Callable[[], object] = _do_nothing) -> None:
         self.child = child
         self.pid: int | None = None
         """The server's own pid; its last pid while it is down; None until it has been healthy for the first time."""
-        self._places = places
+        self._paths = paths
         self._on_change = on_change
         self._is_reported = True
         self._process: asyncio.subprocess.Process | None = None
@@ -107,7 +107,7 @@ class ManagedProcess:
 
     async def start(self) -> None:
         """Start the child and return once it is healthy. Raises ChildFailed; then no process of the child is left."""
-        child, run, log_file = self.child, self._places.run, self._places.log(self.child.name)
+        child, run, log_file = self.child, self._paths.run, self._paths.log(self.child.name)
         try:
             await asyncio.to_thread(child.prepare)
             with log_file.open("ab") as output:
@@ -159,7 +159,7 @@ class ManagedProcess:
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._process.wait(), self.child.stop_within)
         await self._kill()
-        remove_pidfile(self._places.run, self.child.name)
+        remove_pidfile(self._paths.run, self.child.name)
 
     async def _wait_until_healthy(self, log_file: Path) -> None:
         end = time.monotonic() + self.child.start_within
@@ -180,7 +180,7 @@ class ManagedProcess:
     async def _wait_until_down(self) -> str:
         answers, healthy_at = self.child.answers or self.child.healthy, time.monotonic()
         while not await self._has_exited(within=HEALTH_CHECK_INTERVAL_S):
-            await asyncio.to_thread(rotate_log, self._places.log(self.child.name))
+            await asyncio.to_thread(rotate_log, self._paths.log(self.child.name))
             for log_file in self.child.own_logs:
                 if await asyncio.to_thread(move_log, log_file):
                     self._signal(signal.SIGHUP)

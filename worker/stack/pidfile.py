@@ -108,28 +108,28 @@ class AlreadyRunning(Conflict):
 
 
 @contextlib.contextmanager
-def hold_supervisor_lock(places: StackPaths) -> Iterator[None]:
+def hold_supervisor_lock(paths: StackPaths) -> Iterator[None]:
     """Hold the home's lock during a block. Raises AlreadyRunning, normally once `supervisor_of` can return the holder."""
-    descriptor = os.open(places.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    descriptor = os.open(paths.run / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         # Its holder may have yet to write its pidfile, or may be about to end.
-        wait_until(lambda: _try_lock(descriptor) or supervisor_of(places) is not None, within=LOCK_TIMEOUT_S)
+        wait_until(lambda: _try_lock(descriptor) or supervisor_of(paths) is not None, within=LOCK_TIMEOUT_S)
         if not _try_lock(descriptor):
-            raise AlreadyRunning(f"a stack is already running in {places.home}")
+            raise AlreadyRunning(f"a stack is already running in {paths.home}")
         identity = identity_of(os.getpid())
         assert identity is not None
         # A reader of the pidfile must not take a killed supervisor's stack.json for this one's.
-        places.stack.unlink(missing_ok=True)
-        write_pidfile(places.run, SUPERVISOR, identity)
+        paths.stack.unlink(missing_ok=True)
+        write_pidfile(paths.run, SUPERVISOR, identity)
         yield
-        remove_pidfile(places.run, SUPERVISOR)
+        remove_pidfile(paths.run, SUPERVISOR)
     finally:
         os.close(descriptor)
 
 
-def supervisor_of(places: StackPaths) -> ProcessIdentity | None:
+def supervisor_of(paths: StackPaths) -> ProcessIdentity | None:
     """Return the supervisor that runs in this home; None if none runs."""
-    identity = read_pidfile(places.run, SUPERVISOR)
+    identity = read_pidfile(paths.run, SUPERVISOR)
     return identity if identity is not None and identity.is_alive() else None
 
 

@@ -23,7 +23,7 @@ EMBEDDED_WORKER_CIDRS = ("127.0.0.1/32",)
 
 @dataclass(frozen=True, slots=True)
 class StackPlan:
-    places: StackPaths
+    paths: StackPaths
     ports: Mapping[str, int]
     settings: Settings
     """The settings of the stack's own processes, with the addresses of this start."""
@@ -33,11 +33,11 @@ class StackPlan:
         """Return the children in `only` that this configuration has, in start order. Raises ProgramMissing, CannotEnter."""
         programs = Programs()
         makers: Mapping[str, Callable[[], ChildSpec | None]] = {
-            "temporal": lambda: temporal_child(self.places, programs, self.ports, namespace=self.settings.temporal_namespace),
-            "vault": lambda: vault_child(self.places, programs, self.ports),
-            "postgres": lambda: postgres_child(self.places, programs, self.ports),
-            "model": lambda: model_child(self.places, self.settings.config, self.ports),
-            "worker": lambda: worker_child(self.places, self.settings, self.ports),
+            "temporal": lambda: temporal_child(self.paths, programs, self.ports, namespace=self.settings.temporal_namespace),
+            "vault": lambda: vault_child(self.paths, programs, self.ports),
+            "postgres": lambda: postgres_child(self.paths, programs, self.ports),
+            "model": lambda: model_child(self.paths, self.settings.config, self.ports),
+            "worker": lambda: worker_child(self.paths, self.settings, self.ports),
             "console": lambda: console_child(self.settings, self.ports),
         }
         children = (make() for name, make in makers.items() if name in self.only)
@@ -47,17 +47,17 @@ class StackPlan:
         """Return the content of stack.json."""
         ports, only = self.ports, self.only
         return Stack(
-            home=self.places.home,
+            home=self.paths.home,
             config=self.settings.config,
             supervisor=supervisor,
             temporal=f"127.0.0.1:{ports['temporal']}" if "temporal" in only else None,
             temporal_ui=f"http://127.0.0.1:{ports['temporal_ui']}" if "temporal" in only else None,
             vault=self.settings.vault_addr if "vault" in only else None,
             console=self.settings.console_url if "console" in only else None,
-            shop_dsn=superuser_dsn(self.places, ports["postgres"]) if "postgres" in only else None,
+            shop_dsn=superuser_dsn(self.paths, ports["postgres"]) if "postgres" in only else None,
             database_url=self.settings.store_url,
-            admin_token_file=self.places.admin_token,
-            users=stack_users(self.places),
+            admin_token_file=self.paths.admin_token,
+            users=stack_users(self.paths),
             pids=dict(pids),
             stopping=stopping,
         )
@@ -66,11 +66,11 @@ class StackPlan:
 @contextmanager
 def prepare_plan(settings: Settings, only: frozenset[str]) -> Iterator[StackPlan]:
     """Choose the ports, reserve them for this stack until the block ends, and complete the settings. Raises PortTaken."""
-    places = StackPaths(settings.home)
+    paths = StackPaths(settings.home)
     fixed = {"console": settings.console_port} if settings.console_port else {}
-    with claim_ports(places, fixed=fixed) as ports:
+    with claim_ports(paths, fixed=fixed) as ports:
         addresses = {
-            "home": places.home,
+            "home": paths.home,
             "config": settings.config.expanduser().absolute(),
             "temporal_address": f"127.0.0.1:{ports['temporal']}",
             "temporal_ui_url": settings.temporal_ui_url or f"http://127.0.0.1:{ports['temporal_ui']}",
@@ -78,7 +78,7 @@ def prepare_plan(settings: Settings, only: frozenset[str]) -> Iterator[StackPlan
             "worker_cidrs": EMBEDDED_WORKER_CIDRS,
             "console_port": ports["console"],
             "console_url": settings.console_url or f"http://127.0.0.1:{ports['console']}",
-            "database_url": settings.database_url or f"sqlite:///{places.home / 'justenough.db'}",
+            "database_url": settings.database_url or f"sqlite:///{paths.home / 'justenough.db'}",
         }
         resolved = settings.model_copy(update=dict.fromkeys(FOREIGN_VAULT_SETTINGS) | addresses)
-        yield StackPlan(places=places, ports=ports, settings=resolved, only=only)
+        yield StackPlan(paths=paths, ports=ports, settings=resolved, only=only)

@@ -41,7 +41,7 @@ def is_free(port: int) -> bool:
 
 
 @contextmanager
-def claim_ports(places: StackPaths, *, fixed: Mapping[str, int] | None = None) -> Iterator[dict[str, int]]:
+def claim_ports(paths: StackPaths, *, fixed: Mapping[str, int] | None = None) -> Iterator[dict[str, int]]:
     """Yield a free port per name and remember them: the fixed port, else the remembered port if it is free, else a new one.
 
     No other stack chooses any of them until the block ends. Raises PortTaken if a fixed port is in use.
@@ -51,7 +51,7 @@ def claim_ports(places: StackPaths, *, fixed: Mapping[str, int] | None = None) -
         if not is_free(port):
             message = f"port {port}, which the settings choose for {name}, is in use by another program; stop it or choose another port"
             raise PortTaken(message)
-    remembered = read_json(places.ports)
+    remembered = read_json(paths.ports)
     first, block = remembered.get(CLAIM_PORT), None
     while block is None:
         if not isinstance(first, int) or not MIN_PORT <= first < MAX_PORT:
@@ -59,7 +59,7 @@ def claim_ports(places: StackPaths, *, fixed: Mapping[str, int] | None = None) -
         block, first = _claim_block(first, remembered, fixed), None
     claim, chosen = block
     with claim:
-        write_private(places.ports, json.dumps(chosen, indent=1))
+        write_private(paths.ports, json.dumps(chosen, indent=1))
         yield {name: chosen[name] for name in PORT_NAMES}
 
 

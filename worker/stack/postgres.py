@@ -36,46 +36,46 @@ SERVER_OPTIONS = {
 }
 
 
-def database_passwords(places: StackPaths) -> dict[str, str]:
+def database_passwords(paths: StackPaths) -> dict[str, str]:
     """Return the passwords of the superuser and of Vault's database user; create them on first use."""
-    return ensure_passwords(places.databases, (SUPERUSER, VAULT_LOGIN))
+    return ensure_passwords(paths.databases, (SUPERUSER, VAULT_LOGIN))
 
 
-def superuser_dsn(places: StackPaths, port: int, *, database: str = "shop") -> str:
-    return f"postgresql://{SUPERUSER}:{database_passwords(places)[SUPERUSER]}@127.0.0.1:{port}/{database}"
+def superuser_dsn(paths: StackPaths, port: int, *, database: str = "shop") -> str:
+    return f"postgresql://{SUPERUSER}:{database_passwords(paths)[SUPERUSER]}@127.0.0.1:{port}/{database}"
 
 
-def postgres_child(places: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
+def postgres_child(paths: StackPaths, programs: Programs, ports: Mapping[str, int]) -> ChildSpec:
     """Describe the server and create its folder, because only an existing folder shows whether the server's account can enter it.
 
     Raises ProgramMissing, CannotEnter.
     """
     account, port = postgres_account(), ports["postgres"]
-    if not places.postgres.is_dir():
-        make_private_folder(places.postgres)
+    if not paths.postgres.is_dir():
+        make_private_folder(paths.postgres)
         if account is not None:
-            os.chown(places.postgres, account.pw_uid, account.pw_gid)
-    launch = choose_launch(programs, places.postgres)
+            os.chown(paths.postgres, account.pw_uid, account.pw_gid)
+    launch = choose_launch(programs, paths.postgres)
     options = (part for name, value in SERVER_OPTIONS.items() for part in ("-c", f"{name}={value}"))
-    address = superuser_dsn(places, port, database="postgres")
+    address = superuser_dsn(paths, port, database="postgres")
     return ChildSpec(
         name="postgres",
         argv=(*launch.prefix, str(launch.programs / "postgres"), "-D", str(launch.data / "data"), "-p", str(port), *options),
-        env=server_environment(places),
+        env=server_environment(paths),
         popen=launch.popen(),
-        prepare=lambda: _prepare(places, launch),
+        prepare=lambda: _prepare(paths, launch),
         healthy=lambda: is_postgres_ok(address),
         # A login costs both sides eight times as much processor time.
         answers=lambda: postgres_answers("127.0.0.1", port),
-        real_pid=lambda started: _pid_in_file(places) or started,
+        real_pid=lambda started: _pid_in_file(paths) or started,
         # Fast shutdown ends the sessions. SIGTERM would wait until each session ends by itself.
         stop_signal=signal.SIGINT,
     )
 
 
-def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
+def _prepare(paths: StackPaths, launch: PostgresLaunch) -> None:
     """End a server whose supervisor was killed before it wrote the pidfile, and initialise the cluster of a new home."""
-    data, pid = places.postgres / "data", _pid_in_file(places)
+    data, pid = paths.postgres / "data", _pid_in_file(paths)
     leftover = identity_of(pid) if pid is not None else None
     if pid is not None and leftover is not None and _works_in(pid, data):
         leftover.end(signal.SIGINT, within=5)
@@ -83,7 +83,7 @@ def _prepare(places: StackPaths, launch: PostgresLaunch) -> None:
     if leftover is not None and Path("/proc/self/cwd").exists() and not any(_works_in(other, data) for other in psutil.pids()):
         (data / "postmaster.pid").unlink(missing_ok=True)
     if not data.is_dir():
-        _initialise_cluster(places, launch)
+        _initialise_cluster(paths, launch)
 
 
 def _works_in(pid: int, folder: Path) -> bool:
@@ -93,14 +93,14 @@ def _works_in(pid: int, folder: Path) -> bool:
     return False
 
 
-def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
+def _initialise_cluster(paths: StackPaths, launch: PostgresLaunch) -> None:
     """Initialise a cluster in a temporary folder and then rename it, so that an incomplete cluster is never used.
 
     Raises GiveUp.
     """
-    shutil.rmtree(places.postgres / "new", ignore_errors=True)
-    password = places.postgres / "password"
-    password.write_text(database_passwords(places)[SUPERUSER], encoding="utf-8")
+    shutil.rmtree(paths.postgres / "new", ignore_errors=True)
+    password = paths.postgres / "password"
+    password.write_text(database_passwords(paths)[SUPERUSER], encoding="utf-8")
     try:
         password.chmod(0o600)
         if launch.account is not None:
@@ -110,7 +110,7 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
             *(f"--pwfile={launch.data / 'password'}", "--auth-host=scram-sha-256", "--auth-local=scram-sha-256"),
             *("--encoding=UTF8", "--locale=C", "--no-instructions"),
         )
-        env = server_environment(places)
+        env = server_environment(paths)
         done = subprocess.run(  # type: ignore[call-overload] # popen() returns user, group and extra_groups
             command, env=env, cwd="/", stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False, **launch.popen()
         )
@@ -119,11 +119,11 @@ def _initialise_cluster(places: StackPaths, launch: PostgresLaunch) -> None:
             raise GiveUp(message)
     finally:
         password.unlink()
-    (places.postgres / "new").rename(places.postgres / "data")
+    (paths.postgres / "new").rename(paths.postgres / "data")
 
 
-def _pid_in_file(places: StackPaths) -> int | None:
+def _pid_in_file(paths: StackPaths) -> int | None:
     try:
-        return int((places.postgres / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
+        return int((paths.postgres / "data" / "postmaster.pid").read_text(encoding="utf-8").splitlines()[0])
     except (OSError, ValueError, IndexError):
         return None

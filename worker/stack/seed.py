@@ -35,7 +35,7 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
     """Set up PostgreSQL, then Vault, as configured. Idempotent."""
     if "postgres" in plan.only:
         report("step", "loading the database")
-        load_shop(plan.places, config=plan.settings.config, port=plan.ports["postgres"])
+        load_shop(plan.paths, config=plan.settings.config, port=plan.ports["postgres"])
     if provision and "vault" in plan.only:
         from worker.provisioning.setup import provision_vault  # noqa: PLC0415 - stopping a stack, too, would load what setting up Vault loads
 
@@ -43,18 +43,18 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
         provision_vault(_embedded_target(plan.settings))
 
 
-def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
+def load_shop(paths: StackPaths, *, config: Path, port: int) -> None:
     """Apply the configuration's data/schema.sql and data/rows.sql to a database without tables, and data/access.sql whenever it changed.
 
     The database stays empty without schema.sql and access.sql, and its tables without rows.sql.
     """
-    with psycopg.connect(superuser_dsn(places, port, database="postgres"), autocommit=True, options=SAFE_SEARCH_PATH) as server:
+    with psycopg.connect(superuser_dsn(paths, port, database="postgres"), autocommit=True, options=SAFE_SEARCH_PATH) as server:
         if server.execute("SELECT 1 FROM pg_database WHERE datname = %s", (DATABASE,)).fetchone() is None:
             server.execute(sql.SQL("CREATE DATABASE {}").format(sql.Identifier(DATABASE)))
     schema, rows, access = (config / "data" / f"{name}.sql" for name in ("schema", "rows", "access"))
     if not (schema.is_file() and access.is_file()):
         return
-    with psycopg.connect(superuser_dsn(places, port), options=SAFE_SEARCH_PATH) as shop:
+    with psycopg.connect(superuser_dsn(paths, port), options=SAFE_SEARCH_PATH) as shop:
         if shop.execute("SELECT FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema')").fetchone() is None:
             shop.execute(schema.read_bytes())
             if rows.is_file():
@@ -69,15 +69,15 @@ def load_shop(places: StackPaths, *, config: Path, port: int) -> None:
                 "INSERT INTO public.je_setup VALUES ('access', %s) ON CONFLICT (file) DO UPDATE SET digest = excluded.digest", (digest,)
             )
         # Send only the password's verifier, so that no statement and no log can contain the password.
-        password = database_passwords(places)[VAULT_LOGIN].encode()
+        password = database_passwords(paths)[VAULT_LOGIN].encode()
         verifier = shop.pgconn.encrypt_password(password, VAULT_LOGIN.encode(), b"scram-sha-256").decode()
         shop.execute(sql.SQL("ALTER ROLE {} PASSWORD {}").format(sql.Identifier(VAULT_LOGIN), sql.Literal(verifier)))
 
 
-def shop_environment(places: StackPaths) -> dict[str, str]:
+def shop_environment(paths: StackPaths) -> dict[str, str]:
     """Return the values of `${SHOP_…}` in the shop's catalog for `vault setup`, including Vault's own database user."""
-    login = {"SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": database_passwords(places)[VAULT_LOGIN]}
-    return shop_settings(read_json(places.ports)) | login
+    login = {"SHOP_VAULT_USER": VAULT_LOGIN, "SHOP_VAULT_PASSWORD": database_passwords(paths)[VAULT_LOGIN]}
+    return shop_settings(read_json(paths.ports)) | login
 
 
 def vault_to_set_up(settings: Settings) -> VaultTarget:
@@ -99,22 +99,22 @@ def vault_to_set_up(settings: Settings) -> VaultTarget:
 
 def embedded_inputs(settings: Settings) -> tuple[Settings, Mapping[str, str]] | None:
     """Return the settings and the environment for the running embedded Vault; None if there is none or the settings name another."""
-    places = StackPaths(settings.home)
-    stack, address = read_stack(places) if supervisor_of(places) else None, settings.named_vault_addr
+    paths = StackPaths(settings.home)
+    stack, address = read_stack(paths) if supervisor_of(paths) else None, settings.named_vault_addr
     if stack is None or stack.vault is None or address not in {None, stack.vault}:
         return None
     config = settings.config.expanduser().absolute()
     embedded = {"home": stack.home, "config": config, "vault_addr": stack.vault, "worker_cidrs": EMBEDDED_WORKER_CIDRS}
-    return settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), {**os.environ, **shop_environment(places)}
+    return settings.model_copy(update=embedded | dict.fromkeys(FOREIGN_VAULT_SETTINGS)), {**os.environ, **shop_environment(paths)}
 
 
 def _embedded_target(settings: Settings) -> VaultTarget:
     from worker.provisioning.setup import PersonSeed, VaultTarget  # noqa: PLC0415 - see seed_servers
 
-    places = StackPaths(settings.home)
+    paths = StackPaths(settings.home)
     return VaultTarget(
         settings,
-        admin_token=Secret(places.admin_token.read_text(encoding="utf-8").strip()),
-        people={name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(places).items()},
-        environment={**os.environ, **shop_environment(places)},
+        admin_token=Secret(paths.admin_token.read_text(encoding="utf-8").strip()),
+        people={name: PersonSeed(password=Secret(user.password), groups=user.groups) for name, user in stack_users(paths).items()},
+        environment={**os.environ, **shop_environment(paths)},
     )

@@ -59,24 +59,24 @@ class Stack(BaseModel):
     stopping: bool = False
     """Whether its supervisor has been told to stop."""
 
-    def write(self, places: StackPaths) -> None:
-        write_private(places.stack, self.model_dump_json(indent=1))
+    def write(self, paths: StackPaths) -> None:
+        write_private(paths.stack, self.model_dump_json(indent=1))
 
 
-def read_stack(places: StackPaths) -> Stack | None:
+def read_stack(paths: StackPaths) -> Stack | None:
     """Return the content of stack.json; None if there is no such file. Raises StackUnreadable."""
     try:
-        return Stack.model_validate_json(places.stack.read_bytes())
+        return Stack.model_validate_json(paths.stack.read_bytes())
     except FileNotFoundError:
         return None
     except ValidationError as error:
         message = (
-            f"{places.stack} cannot be parsed: {describe_error(error.errors()[0])}. Stop the stack (justenough down) and start it again."
+            f"{paths.stack} cannot be parsed: {describe_error(error.errors()[0])}. Stop the stack (justenough down) and start it again."
         )
         raise StackUnreadable(message) from error
 
 
-def stack_users(places: StackPaths) -> dict[str, StackUser]:
+def stack_users(paths: StackPaths) -> dict[str, StackUser]:
     """Return the embedded users with their passwords; create the passwords on first use."""
-    passwords = ensure_passwords(places.people, USER_GROUPS)
+    passwords = ensure_passwords(paths.people, USER_GROUPS)
     return {name: StackUser(password=passwords[name], groups=groups) for name, groups in USER_GROUPS.items()}

@@ -30,7 +30,7 @@ class ChildStatus:
 
 @dataclass(frozen=True, slots=True)
 class StackStatus:
-    places: StackPaths
+    paths: StackPaths
     supervisor: int | None
     """None: no supervisor runs; any children were left running by a killed supervisor."""
     children: tuple[ChildStatus, ...]
@@ -48,7 +48,7 @@ class StackStatus:
     def as_json(self) -> dict[str, Any]:
         """Return the value for `-o json`. Keys may be added, never removed."""
         return {
-            "home": str(self.places.home),
+            "home": str(self.paths.home),
             "running": self.supervisor is not None,
             "supervisor": self.supervisor,
             "children": [asdict(child) for child in self.children],
@@ -56,12 +56,12 @@ class StackStatus:
         }
 
 
-def check_status(places: StackPaths) -> StackStatus:
+def check_status(paths: StackPaths) -> StackStatus:
     """Check every child. Raises StackUnreadable."""
-    supervisor, stack, ports = supervisor_of(places), read_stack(places), read_json(places.ports)
+    supervisor, stack, ports = supervisor_of(paths), read_stack(paths), read_json(paths.ports)
     pid, report = supervisor.pid if supervisor else None, None
     if stack is None:
-        return StackStatus(places=places, supervisor=pid, children=())
+        return StackStatus(paths=paths, supervisor=pid, children=())
     model = ports.get("model", UNUSED_PORT)
     # The shop's DSN without its password.
     shop = stack.shop_dsn.rpartition("@")[2] if stack.shop_dsn else None
@@ -70,7 +70,7 @@ def check_status(places: StackPaths) -> StackStatus:
         "vault": (stack.vault, lambda: is_http_ok(ports["vault"], VAULT_HEALTH_PATH)),
         "postgres": (shop, lambda: is_postgres_ok(stack.shop_dsn or "")),
         "model": (f"127.0.0.1:{model}", lambda: is_http_ok(model, MODEL_HEALTH_PATH)),
-        "worker": (None, lambda: was_touched_recently(places.worker_alive)),
+        "worker": (None, lambda: was_touched_recently(paths.worker_alive)),
         "console": (stack.console, lambda: is_http_ok(ports["console"], "/livez")),
     }
     children = []
@@ -81,4 +81,4 @@ def check_status(places: StackPaths) -> StackStatus:
             if name == "console" and health == "healthy":
                 with suppress(readyz.NoConsole):
                     report = readyz.fetch_readyz(f"http://127.0.0.1:{ports['console']}")
-    return StackStatus(places=places, supervisor=pid, children=tuple(children), console_report=report)
+    return StackStatus(paths=paths, supervisor=pid, children=tuple(children), console_report=report)

@@ -41,9 +41,9 @@ def supervise(
 
     Raises AlreadyRunning, GiveUp, ProgramMissing, CannotEnter, PortTaken, ChildFailed and the like.
     """
-    places, children = StackPaths(settings.home), frozenset(only)
+    paths, children = StackPaths(settings.home), frozenset(only)
     # Where no Vault of a stack has ever run, `vault apply` wrote the logins of an installation. The stack would replace them.
-    logins = () if "vault" not in children or places.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
+    logins = () if "vault" not in children or paths.seal_key.exists() else (settings.worker_approle_file, settings.console_approle_file)
     if other := [str(file) for file in logins if file.expanduser().exists()]:
         raise GiveUp(
             f"{' and '.join(other)}: belongs to an installation with its own Vault, and a stack in this folder would overwrite it;"
@@ -52,31 +52,31 @@ def supervise(
     # Other users must not read the files of this process and its children, and no child may leave a core dump.
     os.umask(0o077)
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    make_home(places)
-    with hold_supervisor_lock(places):
-        end_orphans(places, drain=settings.drain)
+    make_home(paths)
+    with hold_supervisor_lock(paths):
+        end_orphans(paths, drain=settings.drain)
         with prepare_plan(with_job_python(settings, report) if "worker" in children else settings, children) as plan:
             asyncio.run(Supervisor(plan, provision=provision, lifeline=lifeline, report=report).run())
 
 
-def make_home(places: StackPaths) -> None:
+def make_home(paths: StackPaths) -> None:
     # PostgreSQL's account must be able to pass through the home, but not to list it.
-    make_private_folder(places.home, mode=0o711)
-    for folder in (places.run, places.logs):
+    make_private_folder(paths.home, mode=0o711)
+    for folder in (paths.run, paths.logs):
         make_private_folder(folder)
 
 
-def end_orphans(places: StackPaths, *, drain: int) -> tuple[str, ...]:
+def end_orphans(paths: StackPaths, *, drain: int) -> tuple[str, ...]:
     """End the children that a killed supervisor left running; return their names. `drain`: the worker's, in seconds."""
     ended = []
     for name in reversed(CHILDREN):
-        child = read_pidfile(places.run, name)
+        child = read_pidfile(paths.run, name)
         if child is not None and child.is_alive():
             # The worker revokes while it stops, and needs the servers for that. They are stopped after it.
             within = drain + STOP_MARGIN_S if name == "worker" else ORPHAN_TIMEOUT_S
             child.end(signal.SIGINT if name == "postgres" else signal.SIGTERM, within=within)
             ended.append(name)
-        remove_pidfile(places.run, name)
+        remove_pidfile(paths.run, name)
     return tuple(ended)
 
 
@@ -88,7 +88,7 @@ class Supervisor:
         self._provision = provision
         self._lifeline = lifeline
         self._report = report
-        self._processes = {child.name: ManagedProcess(child, plan.places, on_change=self._publish) for child in plan.children()}
+        self._processes = {child.name: ManagedProcess(child, plan.paths, on_change=self._publish) for child in plan.children()}
         self._keep_tasks: list[asyncio.Task[None]] = []
         self._stop = asyncio.Event()
         self._ready = False
@@ -107,7 +107,7 @@ class Supervisor:
                 starting.result()
                 self._ready = True
                 self._publish()
-                self._report("ready", str(self._plan.places.stack))
+                self._report("ready", str(self._plan.paths.stack))
                 await stopping
         finally:
             with contextlib.suppress(OSError):
@@ -121,7 +121,7 @@ class Supervisor:
             # The worker stops first, so that it can still revoke.
             for group in (("worker",), ("console",), (*SERVERS, *CONFIGURATION_CHILDREN)):
                 await asyncio.gather(*(self._processes[name].stop() for name in group if name in self._processes))
-            self._plan.places.stack.unlink(missing_ok=True)
+            self._plan.paths.stack.unlink(missing_ok=True)
 
     async def _start(self) -> None:
         await self._start_children((*SERVERS, *CONFIGURATION_CHILDREN))
@@ -148,4 +148,4 @@ class Supervisor:
         """Write stack.json once all children are up, again whenever a pid has changed, and when the stack begins to stop."""
         if self._ready:
             pids = {name: process.pid for name, process in self._processes.items() if process.pid is not None}
-            self._plan.stack(supervisor=os.getpid(), pids=pids, stopping=self._stop.is_set()).write(self._plan.places)
+            self._plan.stack(supervisor=os.getpid(), pids=pids, stopping=self._stop.is_set()).write(self._plan.paths)

@@ -146,7 +146,7 @@ class ModelGateway:
         if self._ending:
             await self._ending
         await self.usage.wait_written()
-        await self._give_back_key()
+        await self._release_key()
         await self._upstream.close()
 
     def _start(self, work: Coroutine[Any, Any, T]) -> asyncio.Task[T]:
@@ -197,7 +197,7 @@ class ModelGateway:
             # Only a revocation is final. A key whose grant has ended, whose approval was withdrawn, or that was not renewed is requested again.
             if self._lent and await self._broker.was_revoked(self._lent):
                 self._revoked_why = "the model's key was revoked for this job"
-            await self._give_back_key()
+            await self._release_key()
             if self._revoked_why:
                 raise IssueRefused(self._revoked_why)
             access = model_access(self._use, self._deps.config.current().catalog)
@@ -228,7 +228,7 @@ class ModelGateway:
         self._checked_at = self._deps.ticks()
         return await self._broker.is_still_allowed(item)
 
-    async def _give_back_key(self) -> None:
+    async def _release_key(self) -> None:
         self._lent = None
         lending, self._lending = self._lending, AsyncExitStack()
         with suppress(AccessClosed):

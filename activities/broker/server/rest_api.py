@@ -110,7 +110,7 @@ def build_app(broker: Broker, token: Secret | None, *, tools: ASGIApp, discover:
             return JSONResponse({"request_id": granted.request, "action": granted.access.action.value, **tools})
         if await request.is_disconnected():
             # Nobody gets it, so nobody could release it.
-            await broker.take_back(granted.credential.id)
+            await broker.revoke_abandoned(granted.credential.id)
         handle, data = granted.credential, {name: value.reveal() for name, value in granted.fields.items()}
         names = {"credential_id": handle.id, "request_id": handle.request_id, "action": handle.action.value}
         return JSONResponse({**names, "expires_at": handle.expires_at.isoformat(), "data": data}, headers={"Cache-Control": "no-store"})

@@ -67,7 +67,7 @@ class RequestRights(NamedTuple):
     break_glass: bool
     why_no_break_glass: str
     """Why break-glass would be refused, although the person may use it; empty otherwise."""
-    take_back: bool
+    withdraw: bool
     review: bool
 
     @property
@@ -213,7 +213,7 @@ def rights_of(deps: Deps, caller: Caller, view: RequestView, job: JobView) -> Re
         claimed=bool(view.claim and view.claim.by_id == me and view.claim.until > deps.now()),
         break_glass=may_break_glass and not no_glass,
         why_no_break_glass=no_glass,
-        take_back=counts and not job.state.ended and caller.can_stop_jobs_of(job.requester_id),
+        withdraw=counts and not job.state.ended and caller.can_stop_jobs_of(job.requester_id),
         review=bool(review and review.open and not barred and review.person_id != me and caller.review_tier >= max(review.tiers)),
     )
 

@@ -82,8 +82,8 @@ class Settlement(Message):
     dropped: tuple[int, ...] = ()
     """Positions of entries that no longer need a delivery."""
     failed: tuple[FailedDelivery, ...] = ()
-    told: tuple[SentNotice, ...] = ()
-    untold: tuple[SentNotice, ...] = ()
+    sent_notices: tuple[SentNotice, ...] = ()
+    settled_notices: tuple[SentNotice, ...] = ()
     trouble: str | None = None
     """Why nothing can be delivered now, for causes other than the receiver."""
 
@@ -211,11 +211,11 @@ class OutboxRepository(Repository):
         connection.execute(delete(DELIVERIES).where(DELIVERIES.c.id.in_(ids)))
         if settlement.failed:
             upsert(connection, DELIVERIES, [_delivery_row(name, settlement.at, failure) for failure in settlement.failed])
-        if settlement.untold:
-            ended = [(notice.about, notice.target) for notice in settlement.untold]
+        if settlement.settled_notices:
+            ended = [(notice.about, notice.target) for notice in settlement.settled_notices]
             connection.execute(delete(TOLD).where(TOLD.c.subscription == name, tuple_(TOLD.c.about, TOLD.c.target).in_(ended)))
-        if settlement.told:
-            notices = {(notice.about, notice.target): {"subscription": name, **asdict(notice)} for notice in settlement.told}
+        if settlement.sent_notices:
+            notices = {(notice.about, notice.target): {"subscription": name, **asdict(notice)} for notice in settlement.sent_notices}
             upsert(connection, TOLD, list(notices.values()))
         values: dict[str, Any] = {}
         if settlement.delivered:

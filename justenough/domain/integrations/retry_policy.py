@@ -57,9 +57,9 @@ class DeliveryOutcome:
     """One short line: a status, never a body."""
     rest: int = 0
     """Seconds without further deliveries to the receiver."""
-    told: tuple[SentNotice, ...] = ()
+    sent_notices: tuple[SentNotice, ...] = ()
     """The notices that were sent, even if others failed."""
-    untold: tuple[SentNotice, ...] = ()
+    settled_notices: tuple[SentNotice, ...] = ()
     """The earlier notices whose follow-up was sent."""
     nothing: bool = False
     """Whether there was nobody to notify."""

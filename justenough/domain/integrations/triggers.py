@@ -81,7 +81,7 @@ NonEmpty = Annotated[tuple[T, ...], AfterValidator(_check_not_empty)]
 EventPattern = Annotated[str, AfterValidator(_check_pattern)]
 NotifyingEvent = Annotated[str, AfterValidator(_check_notifying)]
 Url = Annotated[str, StringConstraints(min_length=1, max_length=1024)]
-Tier = Annotated[int, Field(ge=1, le=MAX_TIER)]
+TierNumber = Annotated[int, Field(ge=1, le=MAX_TIER)]
 
 
 class EventFilter(Model):
@@ -164,7 +164,7 @@ class Notify(Model):
     on: NonEmpty[NotifyingEvent]
     to: NonEmpty[SecretPath]
     """Secrets in Vault; each field is one Apprise URL."""
-    tiers: NonEmpty[Tier] = (1, 2, 3)
+    tiers: NonEmpty[TierNumber] = tuple(range(1, MAX_TIER + 1))
     """Only requests at one of these tiers are notified."""
     allow_private: bool = False
 

@@ -34,7 +34,7 @@ def _check_outcome(text: str) -> str:
 
 
 ExpectedOutcome = Annotated[str, AfterValidator(_check_outcome)]
-ResourceAction = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]{1,63}:(read|write|admin)$")]
+ResourceAction = Annotated[str, StringConstraints(pattern=rf"^[a-z0-9-]{{1,63}}:({'|'.join(Action)})$")]
 """`orders-db:read`."""
 PolicyIds = tuple[Annotated[str, StringConstraints(max_length=100)], ...]
 

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from justenough.domain.core.base_model import Message
 from justenough.domain.core.units import parse_duration
+from justenough.domain.jobs.spec import Delivery
 
 
 class AccessKey(NamedTuple):
@@ -116,4 +117,4 @@ def access_key_of(item: Mapping[str, Any]) -> AccessKey:
 def is_delivered(item: Mapping[str, Any]) -> bool:
     """Whether a raw access item delivers its credential to the process."""
     deliver = item.get("deliver") or {}
-    return any(deliver.get(way) for way in ("env", "file", "pgpass", "kubeconfig"))
+    return any(deliver.get(way) for way in Delivery.model_fields)

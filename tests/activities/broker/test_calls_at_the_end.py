@@ -102,9 +102,9 @@ async def test_a_caller_that_waits_for_the_revocation_of_one_credential_learns_t
         revoking.set()
         assert over.wait(60)
 
-    monkeypatch.setattr(revoke, "end_one", hang)
+    monkeypatch.setattr(revoke, "revoke_by_handle", hang)
     keeper = keep_one(lease_seconds=None)
-    releasing = asyncio.create_task(keeper.give_back("c-1", "the job released it"))
+    releasing = asyncio.create_task(keeper.revoke_credential("c-1", "the job released it"))
     try:
         assert await asyncio.to_thread(revoking.wait, 60)
         await keeper.close()

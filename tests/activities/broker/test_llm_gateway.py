@@ -311,7 +311,7 @@ async def test_a_key_whose_grant_has_ended_is_given_back_and_another_is_borrowed
         broker.seconds = seconds
         await gateway._borrow_key(SHOP.models["default"])
         assert (broker.lent, broker.given_back) == (lent, lent - 1)
-    await gateway._give_back_key()
+    await gateway._release_key()
 
 
 async def test_a_key_that_a_person_revoked_is_not_borrowed_again_after_its_grant_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -198,7 +198,7 @@ async def test_refusals_of_one_job_take_no_more_of_the_workers_threads_than_its_
 
 async def test_credentials_of_one_job_that_end_together_take_few_of_the_workers_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     server = SlowServer()
-    monkeypatch.setattr(revoke, "end_one", server.call)
+    monkeypatch.setattr(revoke, "revoke_by_handle", server.call)
     issuer = cast("Any", SimpleNamespace(others_beside=lambda _: (), forget=lambda *_: None))
     deps = cast("Any", SimpleNamespace(ticks=lambda: 0.0, now=lambda: datetime.now(UTC)))
     keeper = LeaseKeeper(deps, "j-test", issuer)

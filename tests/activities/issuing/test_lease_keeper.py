@@ -170,7 +170,7 @@ async def test_a_credential_ends_soon_after_its_grant_although_the_machine_was_s
 
 
 async def test_a_credential_that_is_released_repeatedly_is_revoked_once(at: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
-    job, ended, real = at.job(), 0, revoke.end_one
+    job, ended, real = at.job(), 0, revoke.revoke_by_handle
     held = at.issue(job)
     item = issuance(at, held, ttl=60, lease=60)
 
@@ -179,10 +179,10 @@ async def test_a_credential_that_is_released_repeatedly_is_revoked_once(at: Desk
         ended += 1
         return real(*given, **more)
 
-    monkeypatch.setattr(revoke, "end_one", counted)
+    monkeypatch.setattr(revoke, "revoke_by_handle", counted)
     async with lease_keeper.keep_leases(at.deps, job, WILLING, [item]) as keeper, asyncio.timeout(180):
-        await asyncio.gather(*(keeper.give_back(item.credential.id, f"wish {number}") for number in range(50)))
+        await asyncio.gather(*(keeper.revoke_credential(item.credential.id, f"wish {number}") for number in range(50)))
         with pytest.raises(NotFound):
-            await keeper.give_back(item.credential.id, "once more")
+            await keeper.revoke_credential(item.credential.id, "once more")
     assert ended == 1
     assert not at.shop.can_log_in(held)

@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from activities.revocation.proof import VALUE_STAYS, prove
-from activities.revocation.revoke import end_one, record_lapsed
+from activities.revocation.revoke import record_lapsed, revoke_by_handle
 from justenough.domain.jobs.states import Action
 from justenough.services.action_trial import try_action
 from tests.activities.issuing_session import start_session
@@ -108,7 +108,7 @@ def test_a_user_that_only_expires_does_not_keep_its_credential_from_ending_with_
         held = one.issue()
         assert held.credential.user
         try:
-            ended = end_one(at.deps, one.job, held.credential, (), by="session", why="its ttl has ended")
+            ended = revoke_by_handle(at.deps, one.job, held.credential, (), by="session", why="its ttl has ended")
             assert ended.confirmed, ended
             assert one.credential_state() == "residual"
         finally:

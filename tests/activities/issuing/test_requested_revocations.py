@@ -30,16 +30,16 @@ async def test_a_credential_that_people_revoke_before_its_lease_is_kept_is_revok
     session = await asyncio.to_thread(start_session, at, ORDERS)
     item = await asyncio.to_thread(session.issue)
     lease_keeper, refused = LeaseKeeper(at.deps, session.job, session.issuer), asyncio.Event()
-    give_back = lease_keeper.give_back
+    revoke_credential = lease_keeper.revoke_credential
 
     async def note_refusal(*arguments: Any, **options: Any) -> None:
         try:
-            await give_back(*arguments, **options)
+            await revoke_credential(*arguments, **options)
         except NotFound:
             refused.set()
             raise
 
-    monkeypatch.setattr(lease_keeper, "give_back", note_refusal)
+    monkeypatch.setattr(lease_keeper, "revoke_credential", note_refusal)
     requests = RequestedRevocations(at.deps, session.job, session.issuer)
     credential, who = item.credential.id, {"person": "e-ops", "name": "ops"}
     asked = build_event(EventType.REVOCATION_REQUESTED, session.job, at=at.deps.now(), about=credential, credential=credential, **who)

@@ -23,7 +23,7 @@ async def test_an_end_that_the_ledger_could_not_take_is_recorded_when_the_sessio
     item = await asyncio.to_thread(session.issue)
     without = replace(at.deps, store=Store("postgresql://nobody:nothing@127.0.0.1:1/none"))
     async with keep_leases(without, session.job, session.issuer, [item]) as keeper, asyncio.timeout(180):
-        releasing = asyncio.create_task(keeper.give_back(item.credential.id, "the job released it"))
+        releasing = asyncio.create_task(keeper.revoke_credential(item.credential.id, "the job released it"))
         while session.issuer.holdings.alive:  # noqa: ASYNC110 - nobody tells
             await asyncio.sleep(0.05)
     await asyncio.wait({releasing})

@@ -131,7 +131,7 @@ def test_a_revoked_certificate_that_is_in_no_crl_yet_is_overdue(at: Desk, late_c
 def test_a_dead_workers_certificate_is_revoked_by_what_the_store_recorded(at: Desk, warehouse: Warehouse) -> None:
     one = start_session(at, WAREHOUSE)
     held = one.issue()
-    assert revoke_from_outside(at, one.job).second_look_in is not None
+    assert revoke_from_outside(at, one.job).second_check_in is not None
     assert not warehouse.can_connect(held.fields)
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
     assert revoke_from_outside(at, one.job).confirmed

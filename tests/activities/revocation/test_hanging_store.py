@@ -84,7 +84,7 @@ def test_a_slow_store_neither_delays_a_revocation_nor_keeps_it_from_being_confir
         patched.setattr(at.deps.store.claims, "get", read_late)
         result = revoke(at, job)
     assert result.failures == ()
-    assert result.confirmed or result.second_look_in
+    assert result.confirmed or result.second_check_in
     claim = read(job)
     assert claim is not None
     assert not claim.open

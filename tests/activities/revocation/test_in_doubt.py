@@ -40,7 +40,7 @@ def test_a_revocation_from_outside_ends_a_dead_workers_credential_and_waits_for_
     assert not at.shop.can_log_in(held)
     assert not first.confirmed
     assert first.failures == ()
-    assert first.second_look_in is not None
+    assert first.second_check_in is not None
     assert "revocation.confirmed" not in at.entry_types(job)
     at.clock.ahead = SECOND_CHECK_DELAY - timedelta(seconds=2)
     assert not revoke_from_outside(at, job).confirmed
@@ -53,9 +53,9 @@ def test_the_next_clean_check_after_one_that_failed_counts_as_the_first(at: Desk
     job = at.job()
     held = at.issue(job)
     with at.shop.door.closed():
-        assert revoke_from_outside(at, job).second_look_in is None
+        assert revoke_from_outside(at, job).second_check_in is None
     at.clock.ahead = 2 * SECOND_CHECK_DELAY
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     assert not at.shop.can_log_in(held)
 
 
@@ -80,7 +80,7 @@ def test_a_credential_issued_during_the_revocation_is_dead_after_the_second_chec
     until(lambda: is_shop_asleep(shop), "it sleeps")
 
     first = revoke_from_outside(at, job)
-    assert first.second_look_in is not None
+    assert first.second_check_in is not None
     assert not first.confirmed
 
     in_flight.join()
@@ -92,7 +92,7 @@ def test_a_credential_issued_during_the_revocation_is_dead_after_the_second_chec
 
 def test_a_user_created_between_two_checks_is_found_by_its_name_and_ended(at: Desk) -> None:
     job, name = at.job(), "Ab3dEf9h-token-{job}-orders-read-acme"
-    until(lambda: revoke_from_outside(at, job).second_look_in is not None, "a first check finds nothing")
+    until(lambda: revoke_from_outside(at, job).second_check_in is not None, "a first check finds nothing")
     with psycopg.connect(at.shop.superuser, autocommit=True) as connection:
         connection.execute(f"CREATE ROLE \"{name.format(job=job)}\" LOGIN PASSWORD 'landed' IN ROLE shop_orders_read_acme")
     landed = psycopg.connect(at.shop.superuser, user=name.format(job=job), password="landed", autocommit=True)
@@ -134,11 +134,11 @@ def test_a_credential_whose_lease_is_unknown_is_confirmed_by_its_target(at: Desk
 def test_setting_the_clock_does_not_bring_the_second_check_forward(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.stepped = timedelta(hours=3)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.stepped = timedelta(hours=-3)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert revoke_from_outside(at, job).confirmed
     assert not at.shop.can_log_in(held)
@@ -157,7 +157,7 @@ def test_an_unrecorded_issue_on_an_unsearchable_target_is_in_doubt_until_it_must
     assert not prove(blind.deps, job).dead
     # The catalog allows 30 minutes; it may have landed until the second look.
     blind.clock.ahead = timedelta(minutes=30) + SECOND_CHECK_DELAY + timedelta(seconds=1)
-    assert revoke_from_outside(blind, job).second_look_in is not None
+    assert revoke_from_outside(blind, job).second_check_in is not None
     blind.clock.ahead += SECOND_CHECK_DELAY
     assert revoke_from_outside(blind, job).confirmed
     assert not blind.shop.can_log_in(held)
@@ -184,7 +184,7 @@ def test_an_issue_that_vault_refused_leaves_no_doubt(blind: Desk) -> None:
     request = request_id(job, 1)
     refusal = build_event(EventType.CREDENTIAL_REFUSED, job, at=now, about=request, request=request, why="Vault says no")
     blind.deps.store.ledger.append([issue_decision(job, 1, now), refusal])
-    assert revoke_from_outside(blind, job).second_look_in is not None
+    assert revoke_from_outside(blind, job).second_check_in is not None
     blind.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert revoke_from_outside(blind, job).confirmed
 
@@ -247,7 +247,7 @@ def test_no_credential_is_in_doubt_if_the_target_can_be_searched(at: Desk) -> No
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
     job, held = lose_an_issue(at)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
     assert revoke_from_outside(at, job).confirmed
     assert not at.shop.can_log_in(held)
@@ -302,7 +302,7 @@ def test_a_proof_does_not_cover_what_was_found_alive_after_its_inspection(at: De
     earlier = at.job()
     assert revoke_by_session(at, earlier, at.issue(earlier)).confirmed
     job, _ = lose_an_issue(at)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=2)
     seen_from, read_role = list[str](), at.deps.vault.database_role
 

@@ -43,7 +43,7 @@ def test_a_narrowed_credential_leaves_no_doubt_if_a_search_finds_users_of_the_gr
     show_search(at, READ)
     session = start_narrowed(at)
     session.issue()
-    assert revoke_from_outside(at, session.job).second_look_in is not None
+    assert revoke_from_outside(at, session.job).second_check_in is not None
     at.clock.ahead += SECOND_CHECK_DELAY
     assert revoke_from_outside(at, session.job).confirmed
     assert "credential.doubted" not in session.entry_types()

@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from activities.revocation.outcome import (
-    Attempt,
+    RevocationAttempt,
     TargetTraits,
     confirmed_event,
     credential_events,
@@ -217,8 +217,8 @@ def test_a_credential_without_a_lease_is_never_called_revoked(credential: Creden
     assert [event.type for event in found] == expected
 
 
-def _attempt(*, took: timedelta = timedelta()) -> Attempt:
-    return Attempt("session-20260301", "session", NOW, NOW - timedelta(seconds=1), took)
+def _attempt(*, took: timedelta = timedelta()) -> RevocationAttempt:
+    return RevocationAttempt("session-20260301", "session", NOW, NOW - timedelta(seconds=1), took)
 
 
 def test_a_confirmation_carries_what_was_seen() -> None:

@@ -14,7 +14,7 @@ import pytest
 
 from activities.issuing.results import IssueRefused, issued_event
 from activities.revocation.proof import prove
-from activities.revocation.revoke import end_one
+from activities.revocation.revoke import revoke_by_handle
 from justenough.adapters.vault import Vault, VaultUnavailable
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action, RevocationState
@@ -61,7 +61,7 @@ def assert_in_doubt_for_its_longest_life(at: Desk, job: str) -> None:
     assert not prove(at.deps, job).dead
     assert "credential.confirmed" not in at.entry_types(job)
     at.clock.ahead += LONGEST
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     at.clock.ahead += SECOND_CHECK_DELAY
     assert revoke_from_outside(at, job).confirmed
     assert "credential.expired" in at.entry_types(job)
@@ -90,11 +90,11 @@ def test_a_credential_whose_user_stays_alive_is_not_confirmed(shop: Shop, tmp_pa
         job = at.job()
         held, other = at.issue(job), at.issue(job)
         for mine, others in ((held, (other,)), (other, ())):
-            result = end_one(at.deps, job, mine.credential, [item.credential for item in others], by="person", why="a test")
+            result = revoke_by_handle(at.deps, job, mine.credential, [item.credential for item in others], by="person", why="a test")
             assert not result.confirmed
             assert at.shop.can_log_in(mine)
         drop_user(shop, user_of(held))
-        assert end_one(at.deps, job, held.credential, [other.credential], by="person", why="a test").confirmed
+        assert revoke_by_handle(at.deps, job, held.credential, [other.credential], by="person", why="a test").confirmed
         drop_user(shop, user_of(other))
 
 
@@ -147,7 +147,7 @@ def test_an_unrecorded_issue_is_found_if_a_search_found_an_earlier_user(shop: Sh
         assert revoke_by_session(at, earlier, first).confirmed
 
         job, held = lose_an_issue(at)
-        assert revoke_from_outside(at, job).second_look_in is not None
+        assert revoke_from_outside(at, job).second_check_in is not None
         at.clock.ahead = SECOND_CHECK_DELAY + timedelta(seconds=1)
         assert revoke_from_outside(at, job).confirmed
         assert not at.shop.can_log_in(held)
@@ -173,7 +173,7 @@ def test_a_session_that_dies_as_it_issues_again_leaves_no_doubt_if_a_search_find
     held = session.issue()
     name = session.die_during(lambda: session.issuer.access(held.access))
     assert session.job in name
-    assert revoke_from_outside(at, session.job).second_look_in is not None
+    assert revoke_from_outside(at, session.job).second_check_in is not None
     at.clock.ahead += SECOND_CHECK_DELAY
     assert revoke_from_outside(at, session.job).confirmed
     assert "credential.doubted" not in at.entry_types(session.job)
@@ -217,7 +217,7 @@ def test_the_user_of_each_concurrent_first_issue_is_found_separately(at: Desk) -
     assert with_observed_user(at.deps, job, held.credential, action, known).target_digest is not None
     (view,) = at.deps.store.credentials.list(job=job).items
     assert view.target_digest is not None
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     assert "credential.confirmed" in at.entry_types(job)
 
 

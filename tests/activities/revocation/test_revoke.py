@@ -169,7 +169,7 @@ def test_a_revocation_made_while_the_store_was_away_is_dated_to_when_it_was_made
     assert not at.shop.can_log_in(held)
 
     at.clock.ahead = timedelta(minutes=10)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
 
     view = at.deps.store.credentials.get(held.credential.id)
     assert view is not None
@@ -257,7 +257,7 @@ def test_a_secret_read_from_kv_is_residual_and_the_job_says_so(at: Desk) -> None
     assert (proof.revoked, proof.dead) == (True, False)
     assert [finding.detail for finding in proof.findings if finding.residual] == [VALUE_STAYS]
     at.clock.ahead = timedelta(days=400)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     assert not prove(at.deps, job).dead, "time does not change it"
     assert at.shop.status("GET", "kv/data/tenants/acme/helpdesk", token=held.token.secret.reveal()) == 403
 

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import pytest
 
-from activities.revocation.revoke import end_one
+from activities.revocation.revoke import revoke_by_handle
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.core.ids import new_job_id
 from justenough.services.revocation_attempts import SECOND_CHECK_DELAY, RevocationTracker
@@ -44,7 +44,7 @@ def test_a_job_that_no_session_ever_had_needs_no_second_look(at: Desk) -> None:
     at.deps.store.ledger.append([submission(job, at.clock.now())])
     assert revoke_from_outside(at, job).confirmed
     claimed = revoke_from_outside(at, at.job())
-    assert (claimed.confirmed, claimed.second_look_in) == (False, SECOND_CHECK_DELAY)
+    assert (claimed.confirmed, claimed.second_check_in) == (False, SECOND_CHECK_DELAY)
 
 
 @pytest.mark.servers
@@ -58,7 +58,7 @@ def test_a_lease_is_revoked_only_once_its_engine_has_ended_the_user(at: Desk) ->
     assert at.shop.can_log_in(held)
     at.deps.vault.revoke_lease(lease)
     assert not at.shop.can_log_in(held)
-    assert end_one(at.deps, job, held.credential, (), by="person", why="a test").confirmed
+    assert revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test").confirmed
 
 
 @pytest.mark.servers

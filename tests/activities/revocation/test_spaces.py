@@ -10,7 +10,7 @@ import psycopg
 import pytest
 
 from activities.revocation.proof import prove
-from activities.revocation.revoke import end_one, revoke, revoke_one
+from activities.revocation.revoke import revoke, revoke_by_handle, revoke_one
 from justenough.adapters.targets.postgres_locks import find_locks
 from justenough.domain.jobs.states import CredentialState, RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
@@ -138,10 +138,10 @@ def test_a_failed_revocation_of_one_credential_names_the_session_that_holds_a_lo
     held = at.issue(job)
     with suppress(psycopg.OperationalError), psycopg.connect(at.shop.superuser, application_name="nightly") as connection:
         connection.execute(f"COMMENT ON ROLE \"{held.credential.user}\" IS 'kept'".encode())
-        failed = end_one(at.deps, job, held.credential, (), by="person", why="a test")
+        failed = revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test")
         assert not failed.confirmed
         assert any(f": session {connection.info.backend_pid} of " in why for why in failed.failures if why.startswith("lock in ")), failed
-    assert end_one(at.deps, job, held.credential, (), by="person", why="a test").confirmed
+    assert revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test").confirmed
 
 
 def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_see(at: Desk) -> None:
@@ -158,7 +158,7 @@ def test_a_space_is_dropped_even_if_no_credential_of_its_job_was_recorded(at: De
     job = at.job()
     held = at.issue(job, SPACE, record=False)
     make_table(at, held)
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     assert spaces_of(at, job) == []
     at.clock.ahead = SECOND_CHECK_DELAY
     assert revoke_from_outside(at, job).confirmed
@@ -171,7 +171,7 @@ def test_the_sweep_finds_the_job_of_a_space_that_has_no_users(at: Desk) -> None:
     jobs, inspection = at.deps.targets.job_ids()
     assert (job in jobs, inspection.failures) == (True, ())
     assert [found.name for found in at.deps.targets.traces_of(job)] == [f"space-{job}"]
-    assert revoke_from_outside(at, job).second_look_in is not None
+    assert revoke_from_outside(at, job).second_check_in is not None
     assert at.deps.targets.traces_of(job) == ()
 
 

@@ -1,7 +1,8 @@
-"""Log lines of our processes can be lost, but a failure to log never stops a process."""
+"""Each event is one JSON line. Log lines of our processes can be lost, but a failure to log never stops a process."""
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,31 @@ stream = logging_setup._UnfailingStream(sys.stderr)
 vars(logging_setup).clear()
 del stream
 """
+
+
+LIBRARY = """
+import logging
+from justenough.adapters.runtime.logging_setup import configure_logs
+
+configure_logs("info")
+library = logging.getLogger("a.library")
+library.info("not logged")
+library.warning('the workflow "%s" failed', 'x\\n{"event": "access approved"}')
+try:
+    raise ValueError("out of range")
+except ValueError:
+    library.exception("failed")
+"""
+
+
+def test_each_event_of_a_library_is_one_json_line() -> None:
+    done = subprocess.run([sys.executable, "-c", LIBRARY], capture_output=True, text=True, check=True)
+    warning, error = [json.loads(line) for line in done.stderr.splitlines()]
+    assert warning.pop("timestamp").endswith("Z")
+    event = 'the workflow "x\n{"event": "access approved"}" failed'
+    assert warning == {"event": event, "level": "warning", "logger": "a.library"}
+    assert (error["event"], error["level"]) == ("failed", "error")
+    assert error["exception"].endswith("ValueError: out of range")
 
 
 def test_logging_while_the_interpreter_exits_prints_no_error() -> None:

@@ -175,11 +175,11 @@ def test_deliveries_are_paged(held: Store) -> None:
 
 def test_notified_people_are_remembered_until_the_request_is_settled(held: Store) -> None:
     first, second = (SentNotice(about="request/r-1", target=f"kv/data/x#{name}", tier=1, job=JOB) for name in ("a", "b"))
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, told=(first, second)), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, sent_notices=(first, second)), holder=US)
     assert held.outbox.unsettled_notices("siem", JOB) == (first, second)
     assert held.outbox.unsettled_notices("other", JOB) == held.outbox.unsettled_notices("siem", job_id(1)) == ()
     climbed = SentNotice(about=first.about, target=first.target, tier=2, job=JOB)
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, told=(climbed,), untold=(second,)), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, sent_notices=(climbed,), settled_notices=(second,)), holder=US)
     assert held.outbox.unsettled_notices("siem", JOB) == (climbed,)
 
 
@@ -187,7 +187,7 @@ def test_a_subscription_missing_for_over_a_week_is_forgotten_with_its_deliveries
     held.ledger.append([submission()])
     entries = held.outbox.next_batch(ALL, after=0, limit=10).entries
     told = (SentNotice(about="request/r-1", target="kv/data/x#a", tier=1, job=JOB),)
-    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, failed=failures(entries), told=told), holder=US)
+    held.outbox.settle(Settlement(subscription="siem", at=NOW, position=1, failed=failures(entries), sent_notices=told), holder=US)
     week = NOW + timedelta(days=7)
     for now, left in ((week, {"siem", "other"}), (week + timedelta(seconds=1), {"other"})):
         held.outbox.acquire_lease(US, now=now, until=now + timedelta(seconds=15))

@@ -8,7 +8,7 @@ import re
 
 import pytest
 
-from console.pages.jobs.job_list import PAGE_SIZE
+from console.pages.jobs.job_list import COLUMNS, PAGE_SIZE
 from console.services.visibility import MAX_PAGES_READ
 from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
@@ -188,6 +188,8 @@ async def test_columns_are_chosen_in_the_address(site: Site, logged_in: LogIn) -
     page = (await lead.open("/jobs?name=columns&columns=agent,access")).text
     assert [text for text in ("Access", "Agent", "Environment", "Duration") if f'scope="col">{text}<' in page] == ["Access", "Agent"]
     assert 'data-label="Agent">refund-agent' in page
+    every = (await lead.open(f"/jobs?name=columns&columns={','.join(COLUMNS)}")).text
+    assert re.findall(r'<td data-label="([^"]+)"', every) == ["State", *COLUMNS.values()]
     form = (await lead.open("/jobs?name=columns&column=duration&column=nonsense")).text
     assert [text for text in ("Access", "Agent", "Environment", "Duration") if f'scope="col">{text}<' in form] == ["Duration"]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import Callable
 from contextlib import AsyncExitStack
@@ -11,11 +12,13 @@ from pathlib import Path
 
 import httpx
 import pytest
+from fastapi.routing import APIRoute
 from sqlalchemy import update
 
 from console.auth.page_sessions import SessionKey, WrongPerson
 from console.auth.vault_directory import CACHE_TTL_S, ConsoleVault
 from console.concurrency.quotas import WAITING_CALLS_PER_TURN
+from console.pages.routers import ROUTERS
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.store.engine import open_database
 from justenough.adapters.store.tables import PAGE_SESSIONS
@@ -25,6 +28,15 @@ from tests.console.pages.conftest import LogIn, serve_site
 from tests.console.pages.plain_browser import SAME, Browser, Site, hidden_fields
 
 pytestmark = pytest.mark.servers
+PUBLIC_PAGES = {"/login", "/login/oidc", "/login/oidc/callback", "/static/{digest}/{name}", "/wall"}
+"""The addresses that answer without a login. A wall screen has a token of its own."""
+PAGES = [
+    (method, route.path)
+    for router in ROUTERS
+    for route in router.routes
+    if isinstance(route, APIRoute) and route.path not in PUBLIC_PAGES
+    for method in sorted(route.methods or ())
+]
 
 
 def vault_of(site: Site) -> ConsoleVault:
@@ -46,6 +58,9 @@ async def test_without_a_session_every_page_leads_to_the_login_and_back(browser:
     assert sent.status_code == 303
     shown = await stranger.open(sent.headers["location"])
     assert hidden_fields(shown.text, "/login")["next"] == "/sessions?a=b"
+    for method, path in PAGES:
+        sent = await stranger.http.request(method, re.sub(r"\{[^}]+\}", "x", path), headers=SAME)
+        assert (sent.status_code, sent.headers.get("location", "").partition("?")[0]) == (303, "/login"), (method, path)
 
 
 async def test_a_right_password_opens_the_requested_page(site: Site, browser: Callable[[], Browser]) -> None:

@@ -13,6 +13,7 @@ from justenough.domain.integrations.notifications import (
     ENDINGS,
     MAX_QUOTE_CHARS,
     NOTIFYING_EVENTS,
+    REVOCABLE_TEXTS,
     SETTLING_EVENTS,
     NoticeContext,
     build_follow_up,
@@ -24,7 +25,7 @@ from justenough.domain.integrations.notifications import (
     to_plain_text,
 )
 from justenough.domain.integrations.retry_policy import SentNotice
-from justenough.domain.jobs.states import CredentialState, RequestState
+from justenough.domain.jobs.states import CredentialState, RequestState, Revocable
 from justenough.domain.jobs.tool_bounds import Bounds
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import CredentialView, EntryView, JobView, RequestView
@@ -81,6 +82,64 @@ def scene(request: RequestView | None = None, **changes: Any) -> NoticeContext:
 
 def earlier_notice(about: str = f"request/{REQUEST}", target: str = "kv/data/leads#chat", tier: int = 1) -> SentNotice:
     return SentNotice(about=about, target=target, tier=tier, job=JOB)
+
+
+def job_view(**changes: Any) -> JobView:
+    known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
+    state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
+    return JobView.model_validate({**known, **state, **changes})
+
+
+ABOUT = {"request": REQUEST, "credential": part_id(JOB, "c")}
+REVIEW: dict[str, Any] = {
+    "request_id": REQUEST,
+    "job_id": JOB,
+    "person": "oncall",
+    "person_id": "e-oncall",
+    "reason": "x",
+    "opened_at": NOW,
+    "open": True,
+    "tiers": (1,),
+    "groups": ("leads",),
+}
+FAILURES = {"failures": ["the target hangs"], "attempt": 1}
+NOTICES = {
+    EventType.APPROVAL_OPENED: (approval_opening(), scene(), "Approval needed (tier 1)"),
+    EventType.APPROVAL_ESCALATED: (
+        approval_opening(2, EventType.APPROVAL_ESCALATED),
+        scene(request_view(current_tier=2)),
+        "Approval needed (tier 2)",
+    ),
+    EventType.REVIEW_OPENED: (
+        entry(EventType.REVIEW_OPENED, request=REQUEST, name="oncall", reason="x", tiers=[1]),
+        scene(request_view(review=REVIEW)),
+        "Review needed",
+    ),
+    EventType.REVOCATION_OVERDUE: (
+        entry(EventType.REVOCATION_OVERDUE, **FAILURES),
+        scene(job=job_view(revocation={"state": "overdue"})),
+        "Revocation overdue",
+    ),
+    EventType.CREDENTIAL_OVERDUE: (
+        entry(EventType.CREDENTIAL_OVERDUE, credential=part_id(JOB, "c"), **FAILURES),
+        scene(credential=credential_view(CredentialState.OVERDUE)),
+        "Credential revocation overdue",
+    ),
+}
+"""By type of event that notifies: an event that still needs a person, its circumstances, and the beginning of its notice."""
+
+
+@pytest.mark.parametrize("kind", sorted(NOTIFYING_EVENTS))
+def test_each_event_that_notifies_has_a_notice_of_its_own_and_is_settled_by_another(kind: EventType) -> None:
+    event, context, title = NOTICES[kind]
+
+    assert is_still_pending(event, context)
+    assert build_notice(event, context).title.startswith(f"{title}: ")
+    assert any(notice_subject(entry(ending, **ABOUT)) == notice_subject(event) for ending in SETTLING_EVENTS - {kind})
+
+
+def test_every_revocability_has_a_text() -> None:
+    assert set(REVOCABLE_TEXTS) == {kind.value for kind in Revocable}
 
 
 def test_a_reason_that_the_program_wrote_is_told_apart_from_the_signed_one() -> None:
@@ -169,9 +228,7 @@ def test_without_an_address_of_the_console_the_command_is_named() -> None:
 
 
 def test_an_agent_is_named() -> None:
-    known = {"id": JOB, "name": "refund-triage", "task": "x", "environment": "prod", "requester": "ops", "requester_id": "e-ops"}
-    state = {"state": "awaiting_approval", "created_at": NOW, "revocation": {"state": "none"}}
-    job = JobView.model_validate({**known, **state, "agent": {"name": "refund-agent", "version": "1.4"}})
+    job = job_view(agent={"name": "refund-agent", "version": "1.4"})
     assert "refund-triage by agent refund-agent 1.4, launched by ops, requests" in build_notice(approval_opening(), scene(job=job)).body
 
 

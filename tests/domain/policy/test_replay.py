@@ -264,6 +264,7 @@ def test_the_recorded_facts_contain_every_circumstance_of_a_request() -> None:
     context = AccessContext("runtime", 300, "why", Clock(3, 7), held=held, break_glass=True, **call, beyond="policy")
     default = AccessContext("start", 1, "", DEFAULT_CLOCK)
     assert [item.name for item in fields(context) if getattr(context, item.name) == getattr(default, item.name)] == []
+    assert [name for name in HeldAccess.model_fields if getattr(held, name) == getattr(HeldAccess(), name)] == []
 
     facts = DecisionFacts.of(job_facts(), "orders-db", CATALOG.resources["orders-db"], Action.READ, context)
     assert DecisionFacts.model_validate_json(facts.model_dump_json()).to_context("why") == context

@@ -46,14 +46,14 @@ class Examination:
     token: Secret | None = field(default_factory=admin_token)
 
     @cached_property
-    def places(self) -> StackPaths:
+    def paths(self) -> StackPaths:
         return StackPaths(self.settings.home)
 
     @cached_property
     def stack(self) -> Stack | None:
         if not self.is_production:
             with suppress(StackUnreadable):  # home.stack_findings reports it.
-                return find_running_stack(self.places)
+                return find_running_stack(self.paths)
         return None
 
     @cached_property
@@ -69,7 +69,7 @@ class Examination:
     @property
     def environment(self) -> Mapping[str, str]:
         """The environment of this process, with the addresses of the stack's shop."""
-        return {**os.environ, **shop_settings(read_json(self.places.ports) if self.stack else {})}
+        return {**os.environ, **shop_settings(read_json(self.paths.ports) if self.stack else {})}
 
     @property
     def catalog(self) -> Catalog | None:
@@ -100,7 +100,7 @@ def check_vault(run: Examination) -> Iterator[DoctorFinding]:
     elif run.stack is not None and run.stack.vault is not None:
         # The embedded Vault's own files show its configuration.
         yield from islice(vault.vault_findings(run.stack.vault, pages_mount=settings.pages_mount), 2)
-        yield from vault.embedded_vault_findings(run.places.vault / "openbao.hcl", run.places.audit_log)
+        yield from vault.embedded_vault_findings(run.paths.vault / "openbao.hcl", run.paths.audit_log)
 
 
 def check_people(run: Examination) -> Iterator[DoctorFinding]:
@@ -111,7 +111,7 @@ def check_people(run: Examination) -> Iterator[DoctorFinding]:
             target = vault_to_set_up(run.settings)
         except (GiveUp, OSError) as error:
             found = f"approvers and the lifetimes of logins were not checked: {error}"
-            remedy = f"Put {run.places.admin_token} back, and run doctor again while the stack runs."
+            remedy = f"Put {run.paths.admin_token} back, and run doctor again while the stack runs."
             yield DoctorFinding("people", "warning", found, remedy)
         else:
             yield from people.people_findings(target.settings, token=target.admin_token, folder=run.in_force.config)
@@ -119,7 +119,7 @@ def check_people(run: Examination) -> Iterator[DoctorFinding]:
 
 def check_stack(run: Examination) -> Iterable[DoctorFinding]:
     # An installation on its own servers has no stack, and starting one is not a remedy.
-    return home.stack_findings(run.places) if run.places.seal_key.exists() or not run.settings.named_vault_addr else ()
+    return home.stack_findings(run.paths) if run.paths.seal_key.exists() or not run.settings.named_vault_addr else ()
 
 
 def check_console(run: Examination) -> Iterable[DoctorFinding]:
@@ -142,10 +142,10 @@ CHECKS = (
     DoctorCheck("programs of the embedded servers", "here", lambda run: machine.program_findings(run.programs)),
     DoctorCheck("sandbox and limits of jobs", "both", lambda run: machine.sandbox_findings(run.programs, root=os.geteuid() == 0)),
     DoctorCheck("firewall that keeps jobs from Temporal and Vault", "both", lambda run: (machine.firewall_finding(run.in_force),)),
-    DoctorCheck("user of the embedded PostgreSQL", "here", lambda run: machine.postgres_findings(run.programs, run.places)),
+    DoctorCheck("user of the embedded PostgreSQL", "here", lambda run: machine.postgres_findings(run.programs, run.paths)),
     DoctorCheck("browser, for tests of the pages", "here", lambda run: machine.browser_findings(run.programs)),
-    DoctorCheck("free space for the home", "both", lambda run: machine.disk_findings(run.places)),
-    DoctorCheck("files of the home that others can read", "here", lambda run: home.mode_findings(run.places)),
+    DoctorCheck("free space for the home", "both", lambda run: machine.disk_findings(run.paths)),
+    DoctorCheck("files of the home that others can read", "here", lambda run: home.mode_findings(run.paths)),
     DoctorCheck("embedded stack: each server, and what its console reports", "here", check_stack),
     DoctorCheck("store and overdue revocations", "here", lambda run: store.overdue_findings(run.in_force)),
     DoctorCheck("configuration folder", "both", lambda run: home.configuration_findings(run.in_force.config)),

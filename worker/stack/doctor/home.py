@@ -17,8 +17,8 @@ from worker.stack.status import check_status
 RESTART_REMEDY = "justenough down, then justenough up --detach"
 
 
-def mode_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    folders = (places.home, places.run, places.logs, places.temporal, places.vault)
+def mode_findings(paths: StackPaths) -> Iterator[DoctorFinding]:
+    folders = (paths.home, paths.run, paths.logs, paths.temporal, paths.vault)
     files = [file for folder in folders if folder.is_dir() for file in sorted(folder.iterdir()) if file.is_file()]
     readable = [file for file in files if stat.S_IMODE(file.stat().st_mode) & 0o077]
     for file in readable:
@@ -27,24 +27,24 @@ def mode_findings(places: StackPaths) -> Iterator[DoctorFinding]:
         yield DoctorFinding("file modes", "ok", f"{len(files)} files, none of them readable by others")
 
 
-def stack_findings(places: StackPaths) -> Iterator[DoctorFinding]:
+def stack_findings(paths: StackPaths) -> Iterator[DoctorFinding]:
     try:
-        status = check_status(places)
+        status = check_status(paths)
     except StackUnreadable as error:
         yield DoctorFinding("stack", "missing", str(error), RESTART_REMEDY)
         return
     if status.supervisor is None and all(child.health == "down" for child in status.children):
-        yield DoctorFinding("stack", "warning", f"not running in {places.home}", "justenough up --detach")
+        yield DoctorFinding("stack", "warning", f"not running in {paths.home}", "justenough up --detach")
         return
     if status.supervisor is None:
-        text = f"its supervisor is gone; servers in {places.home} that stop are not restarted"
+        text = f"its supervisor is gone; servers in {paths.home} that stop are not restarted"
         yield DoctorFinding("stack", "missing", text, "justenough up --detach")
     for child in status.children:
         text = f"{child.health}, pid {child.pid} {child.address}".rstrip()
         if child.health == "healthy":
             yield DoctorFinding(child.name, "ok", text)
         else:
-            remedy = f"See {places.log(child.name)}. The supervisor restarts it; if it does not: {RESTART_REMEDY}."
+            remedy = f"See {paths.log(child.name)}. The supervisor restarts it; if it does not: {RESTART_REMEDY}."
             yield DoctorFinding(child.name, "missing", text, remedy)
     if status.console_report:
         yield from readyz.findings(status.console_report)

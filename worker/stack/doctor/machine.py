@@ -79,10 +79,10 @@ def limits_finding(probe: DoctorFinding, *, root: bool) -> DoctorFinding:
     return DoctorFinding("limits", "ok", text)
 
 
-def postgres_findings(programs: Programs, places: StackPaths) -> Iterator[DoctorFinding]:
+def postgres_findings(programs: Programs, paths: StackPaths) -> Iterator[DoctorFinding]:
     """Check which user PostgreSQL would run as, and whether that user can reach its program and data."""
     try:
-        launch = choose_launch(programs, places.postgres if places.postgres.is_dir() else nearest_folder(places.home))
+        launch = choose_launch(programs, paths.postgres if paths.postgres.is_dir() else nearest_folder(paths.home))
     except ProgramMissing:
         return  # program_findings reports it.
     except JustEnoughError as error:
@@ -98,9 +98,9 @@ def browser_findings(programs: Programs) -> Iterator[DoctorFinding]:
     yield DoctorFinding("chromium", "ok", str(browser)) if browser else missing
 
 
-def disk_findings(places: StackPaths) -> Iterator[DoctorFinding]:
-    free = shutil.disk_usage(nearest_folder(places.home)).free
-    text = f"{free / (1 << 30):.1f} GiB free for {places.home}"
+def disk_findings(paths: StackPaths) -> Iterator[DoctorFinding]:
+    free = shutil.disk_usage(nearest_folder(paths.home)).free
+    text = f"{free / (1 << 30):.1f} GiB free for {paths.home}"
     remedy = "Free at least 1 GiB: Vault refuses every request, revocations too, once its audit log cannot grow."
     yield DoctorFinding("disk", "missing", text, remedy) if free < MIN_FREE_BYTES else DoctorFinding("disk", "ok", text)
 

@@ -22,7 +22,7 @@ OWN_TERMS = {"target": "null", "revocable": "now", "data_scope": "[]"}
 """The terms that a resource states if the catalog's `defaults` differ."""
 
 
-class Kind(NamedTuple):
+class ResourceKind(NamedTuple):
     schemes: tuple[str, ...]
     """Of its URL."""
     example: str
@@ -37,7 +37,7 @@ class Kind(NamedTuple):
 
 
 KINDS = {
-    "postgres": Kind(
+    "postgres": ResourceKind(
         ("postgresql", "postgres"),
         "postgresql://db.example:5432/billing?sslmode=verify-full",
         5432,
@@ -45,14 +45,14 @@ KINDS = {
         has_password=True,
         has_database=True,
     ),
-    "mysql": Kind(("mysql",), "mysql://db.example:3306/billing", 3306, "database", has_password=True, has_database=True),
-    "redis": Kind(("redis", "rediss"), "rediss://cache.example:6379", 6379, "database", has_password=True),
-    "rabbitmq": Kind(("https", "http"), "https://queue.example:15672", 15672, has_password=True),
-    "kubernetes": Kind(("https",), "https://cluster.example:6443", 443, "kubernetes", has_password=True),
-    "pki": Kind(("https",), "https://warehouse.example", 443),
-    "ssh": Kind(("ssh",), "ssh://deploy@web.example", 22),
-    "kv": Kind(("https", "http"), "https://api.example", 443, "kv"),
-    "http": Kind(("https",), "https://api.example/v1/items", 443, "kv"),
+    "mysql": ResourceKind(("mysql",), "mysql://db.example:3306/billing", 3306, "database", has_password=True, has_database=True),
+    "redis": ResourceKind(("redis", "rediss"), "rediss://cache.example:6379", 6379, "database", has_password=True),
+    "rabbitmq": ResourceKind(("https", "http"), "https://queue.example:15672", 15672, has_password=True),
+    "kubernetes": ResourceKind(("https",), "https://cluster.example:6443", 443, "kubernetes", has_password=True),
+    "pki": ResourceKind(("https",), "https://warehouse.example", 443),
+    "ssh": ResourceKind(("ssh",), "ssh://deploy@web.example", 22),
+    "kv": ResourceKind(("https", "http"), "https://api.example", 443, "kv"),
+    "http": ResourceKind(("https",), "https://api.example/v1/items", 443, "kv"),
 }
 
 
