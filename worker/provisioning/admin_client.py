@@ -42,6 +42,7 @@ NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost|node is n
 """Matches errors with status 400 or 500 if a standby knows no active node, because one is being elected, or the active node was replaced while
 it wrote.
 """
+PATH_IN_USE = "path is already in use"
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -244,7 +245,7 @@ class AdminClient:
         if is_inactive(response.status_code, error):
             remedy = "Unseal it, or wait until a node is active; then run the same command again: it continues where it stopped."
             raise VaultNotReady(f"Vault at {self.address} is sealed or not active: {error}. {remedy}")
-        raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))
+        raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path, error))
 
 
 def is_inactive(status: int, text: str) -> bool:
@@ -252,7 +253,7 @@ def is_inactive(status: int, text: str) -> bool:
     return status in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(text) is not None
 
 
-def _remedy(status: int, path: str) -> str:
+def _remedy(status: int, path: str, error: str) -> str:
     if status == 403:
         return "The admin token is wrong, has expired or lacks the capabilities: use one with create, read, update, list and sudo on this path."
     if status == 404 and not path.startswith("sys/"):
@@ -264,4 +265,5 @@ def _remedy(status: int, path: str) -> str:
     if status >= 500:
         return "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."
     where = "in Vault, or in the list of people" if path.startswith("identity/") else "in the catalog's `provision`"
-    return f"Correct it {where}, then run the same command again."
+    what = "If another `vault apply` mounts it right now, wait for that; otherwise correct it" if PATH_IN_USE in error else "Correct it"
+    return f"{what} {where}, then run the same command again."

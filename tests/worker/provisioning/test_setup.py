@@ -211,6 +211,38 @@ def test_an_approle_mount_of_others_that_locks_roles_is_reported_and_kept(shop: 
     assert reported.note == "five wrong secret ids lock workers or consoles out for 15 minutes: see docs/how-to/lockout.md"
 
 
+def test_a_setup_that_was_interrupted_right_after_it_mounted_approle_is_completed(empty: Emptied) -> None:
+    tune = "sys/auth/approle/tune"
+    empty.write("sys/auth/approle", type="approle")
+    assert tune in empty.changes()
+    assert tune in changes(empty.apply())
+    assert empty.read(tune)["user_lockout_disable"] is True
+    assert empty.changes() == {}
+
+
+def test_a_person_whose_user_an_interrupted_setup_left_without_an_entity_gets_only_one(shop: Shop) -> None:
+    def entities() -> set[str]:
+        return set(shop.admin.list("identity/entity/id").json()["data"]["keys"])
+
+    user, before = "auth/people/users/newcomer", entities()
+    shop.admin.write(user, password="newcomer-password")
+    try:
+        shop.setup(people={**PEOPLE, "newcomer": PersonSeed(Secret("newcomer-password"), ())})
+        assert [shop.admin.read_data(f"identity/entity/id/{made}")["name"] for made in entities() - before] == ["newcomer"]
+    finally:
+        for path in (user, "auth/pages/users/newcomer", *(f"identity/entity/id/{made}" for made in entities() - before)):
+            shop.admin.delete(path)
+
+
+def test_a_path_in_use_is_not_only_blamed_on_the_catalog(empty: Emptied) -> None:
+    """Another setup at the same time mounts it between this one's check and its write, too."""
+    empty.write("sys/mounts/kv/deeper", type="kv")
+    with pytest.raises(
+        SetupFailed, match=r"^sys/mounts/kv: .* path is already in use .* wait for that; otherwise correct it in the catalog"
+    ):
+        empty.apply()
+
+
 def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
     try:
         written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))
