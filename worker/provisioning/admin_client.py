@@ -43,6 +43,8 @@ NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost|node is n
 it wrote.
 """
 PATH_IN_USE = "path is already in use"
+WRITE_CONFLICT = "transaction commit failed"
+"""What OpenBao 2.7 answers if somebody else wrote to the same path at the same moment."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -258,7 +260,7 @@ def _remedy(status: int, path: str, error: str) -> str:
         return "The admin token is wrong, has expired or lacks the capabilities: use one with create, read, update, list and sudo on this path."
     if status == 404 and not path.startswith("sys/"):
         return f"No engine is mounted there: add a write to sys/mounts/{path.partition('/')[0]} before it in the catalog's `provision`."
-    if path.startswith("database/config/"):
+    if path.startswith("database/config/") and WRITE_CONFLICT not in error:
         return "Check that the database runs at the catalog's address and that its user and password are right."
     if status == 405:
         return "This Vault does not support this operation: check the path in the catalog's `provision`."

@@ -335,21 +335,31 @@ def test_a_page_of_a_proxy_is_not_taken_for_a_vault_that_has_nothing_yet(shop: S
 
 
 @pytest.mark.parametrize(
-    "status, path, remedy",
+    "status, path, error, remedy",
     [
-        (404, "kv/config", "No engine is mounted there: add a write to sys/mounts/kv before it in the catalog's `provision`."),
-        (405, "kv/config", "This Vault does not support this operation: check the path in the catalog's `provision`."),
-        (500, "kv/config", "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."),
-        (400, "kv/config", "Correct it in the catalog's `provision`, then run the same command again."),
-        (400, "identity/group/name/ops", "Correct it in Vault, or in the list of people, then run the same command again."),
+        (404, "kv/config", "no", "No engine is mounted there: add a write to sys/mounts/kv before it in the catalog's `provision`."),
+        (405, "kv/config", "no", "This Vault does not support this operation: check the path in the catalog's `provision`."),
+        (500, "kv/config", "no", "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."),
+        (
+            500,
+            "database/config/shop",
+            "no",
+            "Check that the database runs at the catalog's address and that its user and password are right.",
+        ),
+        (
+            *(500, "database/config/shop", "transaction commit failed"),
+            "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped.",
+        ),
+        (400, "kv/config", "no", "Correct it in the catalog's `provision`, then run the same command again."),
+        (400, "identity/group/name/ops", "no", "Correct it in Vault, or in the list of people, then run the same command again."),
     ],
 )
-def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, remedy: str) -> None:
+def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, error: str, remedy: str) -> None:
     with serve_canned_answers() as vault:
-        vault.set_response(status, {"errors": ["no, s.token"]})
+        vault.set_response(status, {"errors": [f"{error}, s.token"]})
         with AdminClient(vault.address, Secret("s.token")) as admin, pytest.raises(SetupFailed) as failed:
             admin.write(path, {})
-    assert str(failed.value) == f"{path}: Vault answered {status}: no, …. {remedy}"
+    assert str(failed.value) == f"{path}: Vault answered {status}: {error}, …. {remedy}"
 
 
 @pytest.mark.parametrize(
