@@ -219,8 +219,11 @@ class AdminClient:
                     break
                 time.sleep(0.05)
         except httpx.HTTPError as error:
-            reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+            is_late = isinstance(error, httpx.TimeoutException)
+            reason = "no answer in time" if is_late else str(error) or type(error).__name__
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
+            if is_late and path.startswith("database/config/"):
+                remedy = f"For {path} it logs in to the database: check that the database answers, then run the same command again."
             message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
         if is_plain_http_refused(answer.status_code, answer.content):

@@ -168,9 +168,11 @@ def _ensure_users(
 
     These passwords are too long to guess. Counting failures by name would only let strangers lock people out, so count logins by address.
     """
-    yield ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    mounted = ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    yield mounted
     tune = f"sys/auth/{mount}/tune"
-    if locks_names(vault, mount):
+    # A new mount locks names; while a plan is made, it cannot be read.
+    if mounted.outcome is WriteOutcome.CREATED or locks_names(vault, mount):
         vault.write(tune, NO_LOCKOUT)
         yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong passwords no longer lock a name")
     else:

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
-from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
+from worker.provisioning.setup import PersonSeed, VaultTarget, plan_vault, provision_vault
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
@@ -234,6 +235,13 @@ def test_a_person_whose_user_an_interrupted_setup_left_without_an_entity_gets_on
             shop.admin.delete(path)
 
 
+def test_what_an_interrupted_setup_left_out_is_planned_although_people_cannot_log_in_yet(shop: Shop, empty: Emptied) -> None:
+    target = VaultTarget(empty.settings, admin_token=Secret(shop.admin.token), people=PEOPLE, environment=empty.environment)
+    planned = {step.path: step.outcome for step in plan_vault(target)}
+    assert planned["sys/auth/people"] is planned["auth/people/users/ops"] is WriteOutcome.CREATED
+    assert planned["sys/auth/people/tune"] is WriteOutcome.CHANGED
+
+
 def test_a_path_in_use_is_not_only_blamed_on_the_catalog(empty: Emptied) -> None:
     """Another setup at the same time mounts it between this one's check and its write, too."""
     empty.write("sys/mounts/kv/deeper", type="kv")
@@ -373,6 +381,13 @@ def test_a_vault_that_is_sealed_meanwhile_is_named_with_how_to_go_on(body: bytes
             for call in (admin.write, admin.has_path):
                 with pytest.raises(VaultNotReady, match=re.escape(why)):
                     call("sys/policies/acl/je-worker", {})
+
+
+def test_a_vault_that_does_not_answer_while_it_logs_in_to_a_database_is_not_taken_for_one_that_is_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        admin = AdminClient(f"http://127.0.0.1:{silent.getsockname()[1]}", Secret("s.token"))
+        with pytest.raises(VaultNotReady, match=r"For database/config/shop it logs in to the database: check that the database answers"):
+            admin.write("database/config/shop", {})
 
 
 def test_an_issuer_that_cannot_be_vaults_is_refused(shop: Shop) -> None:
