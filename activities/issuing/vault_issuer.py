@@ -9,6 +9,7 @@ import structlog
 
 from activities.issuing.grants import AccessGrant
 from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
+from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import ConnectionRefused, IssuedSecret, VaultDenied, VaultRefused, control_groups
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
 from justenough.domain.catalog.models import ActionDef, ResolvedIssue
@@ -123,10 +124,20 @@ def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple
         # Nothing was issued: Vault or the target may be restarting, and the session tries again.
         deps.store.wrapped_tokens.put_back(taken)
         raise
-    try:
-        # Revoke it, so that Vault itself refuses to unwrap it a second time.
-        control_groups.revoke_token(deps.vault, wrapping)
-    except JustEnoughError as error:
-        # The credential was issued, so continue. Without the job's token, which ends with the job, the wrapping token opens nothing.
-        log.warning("used wrapping token not revoked", job=taken.job, request=request, error=str(error))
+    except JustEnoughError:
+        # Nobody knows whether something was issued, so nobody may unwrap it again.
+        _end_wrapping_token(deps, taken)
+        raise
+    # Revoke it, so that Vault itself refuses to unwrap it a second time.
+    _end_wrapping_token(deps, taken)
     return taken.token_accessor, issued
+
+
+def _end_wrapping_token(deps: Deps, taken: StoredWrappingToken) -> None:
+    """Revoke a wrapping token that has been taken from the store. If that fails, it expires; without the job's token, which ends with the job,
+    it opens nothing.
+    """
+    try:
+        control_groups.revoke_wrapping_token(deps.vault, taken.ciphertext, about=taken.request)
+    except JustEnoughError as error:
+        log.warning("used wrapping token not revoked", job=taken.job, request=taken.request, error=str(error))

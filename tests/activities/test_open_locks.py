@@ -19,7 +19,7 @@ from console.auth.authorization import Caller
 from console.services.decide_request import why_approval_refused
 from justenough.adapters.store import Store, StoredWrappingToken, StoreUnavailable
 from justenough.adapters.store.wrapped_tokens import WrappedTokenRepository
-from justenough.adapters.vault import VaultRefused, control_groups
+from justenough.adapters.vault import VaultRefused, VaultUnavailable, control_groups
 from justenough.domain.approvals.ladder import ApprovalAnswer, GrantTerms, Ladder
 from justenough.domain.approvals.statements import OrderStatement, SignedStatement, to_signable
 from justenough.domain.catalog.models import ResolvedIssue
@@ -209,6 +209,28 @@ def test_a_locked_issue_is_unwrapped_once_however_many_workers_try(at: Desk, mon
 
     monkeypatch.setattr(at.deps.store.wrapped_tokens, "take", take_second)
     assert why_not_redeemed(at, waiting) == "the wrapping token has already been unwrapped"
+
+
+def test_nobody_can_unwrap_again_what_vault_failed_to_issue(at: Desk) -> None:
+    waiting, role = LockedJob(at), f"database/roles/{PAYOUT_ISSUE.path.rpartition('/')[2]}"
+    waiting.open_locks(at.deps)
+    kept = at.deps.store.wrapped_tokens.get(waiting.request)
+    assert kept is not None
+    at.shop.sign_in("security").call("POST", "sys/control-group/authorize", {"accessor": kept.accessor})
+
+    def is_alive(accessor: str) -> bool:
+        """Whether Vault knows a token."""
+        return at.shop.status("POST", "auth/token/lookup-accessor", token=at.shop.admin_token, body={"accessor": accessor}) == 200
+
+    assert is_alive(kept.accessor)
+    before = at.shop.admin("GET", role)["data"]
+    at.shop.admin("POST", role, {**before, "creation_statements": ["SELECT 1/0"]})
+    try:
+        with pytest.raises(VaultUnavailable, match="sys/wrapping/unwrap"):
+            redeem_control_group(at.deps, waiting.request, PAYOUT_ISSUE)
+    finally:
+        at.shop.admin("POST", role, before)
+    assert not is_alive(kept.accessor)
 
 
 def test_an_approval_of_a_locked_request_counts_only_once_its_person_authorized_it_in_vault(at: Desk) -> None:

@@ -98,6 +98,23 @@ def test_a_target_that_refuses_its_observer_is_reported_with_its_own_error() -> 
     )
 
 
+def test_a_refused_observer_suggests_that_the_targets_clock_is_ahead_of_vaults(at: Desk) -> None:
+    job, role = at.job(), "database/roles/je-observer"
+    at.issue(job)
+    before = at.shop.admin("GET", role)["data"]
+    # As if the target's clock were years ahead: what Vault creates has ended already.
+    expired = [statement.replace("{{expiration}}", "2000-01-01") for statement in before["creation_statements"]]
+    targets = TargetInspector(at.deps.vault, lambda: at.deps.config.current().catalog, installation=at.deps.settings.installation)
+    at.shop.admin("POST", role, {**before, "creation_statements": expired})
+    try:
+        (failure,) = targets.inspect(job).failures
+    finally:
+        at.shop.admin("POST", role, before)
+        targets.close()
+    assert "password authentication failed" in failure
+    assert "is the target's clock ahead of Vault's?" in failure
+
+
 def test_an_observer_that_may_not_connect_is_reported_with_the_servers_error(at: Desk) -> None:
     job = at.job()
     at.issue(job)

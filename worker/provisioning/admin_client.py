@@ -42,6 +42,9 @@ NOT_ACTIVE_MESSAGE = re.compile("local node not active|leadership lost|node is n
 """Matches errors with status 400 or 500 if a standby knows no active node, because one is being elected, or the active node was replaced while
 it wrote.
 """
+PATH_IN_USE = "path is already in use"
+WRITE_CONFLICT = "transaction commit failed"
+"""What OpenBao 2.7 answers if somebody else wrote to the same path at the same moment."""
 WARMING_UP_MESSAGES = ("Upgrading from non-versioned to versioned", "Waiting for the primary to upgrade")
 ALPHANUMERIC = string.ascii_letters + string.digits
 
@@ -216,8 +219,11 @@ class AdminClient:
                     break
                 time.sleep(0.05)
         except httpx.HTTPError as error:
-            reason = "no answer in time" if isinstance(error, httpx.TimeoutException) else str(error) or type(error).__name__
+            is_late = isinstance(error, httpx.TimeoutException)
+            reason = "no answer in time" if is_late else str(error) or type(error).__name__
             remedy = "Start the embedded stack with `justenough up`, or set VAULT_ADDR (and VAULT_CACERT) to a running Vault."
+            if is_late and path.startswith("database/config/"):
+                remedy = f"For {path} it logs in to the database: check that the database answers, then run the same command again."
             message = f"Vault at {self.address} did not answer ({reason}). {remedy}"
             raise VaultNotReady(message) from error
         if is_plain_http_refused(answer.status_code, answer.content):
@@ -244,7 +250,7 @@ class AdminClient:
         if is_inactive(response.status_code, error):
             remedy = "Unseal it, or wait until a node is active; then run the same command again: it continues where it stopped."
             raise VaultNotReady(f"Vault at {self.address} is sealed or not active: {error}. {remedy}")
-        raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path))
+        raise SetupFailed(path, why=f"Vault answered {response.status_code}: {error}", remedy=_remedy(response.status_code, path, error))
 
 
 def is_inactive(status: int, text: str) -> bool:
@@ -252,16 +258,17 @@ def is_inactive(status: int, text: str) -> bool:
     return status in NOT_ACTIVE_STATUSES or NOT_ACTIVE_MESSAGE.search(text) is not None
 
 
-def _remedy(status: int, path: str) -> str:
+def _remedy(status: int, path: str, error: str) -> str:
     if status == 403:
         return "The admin token is wrong, has expired or lacks the capabilities: use one with create, read, update, list and sudo on this path."
     if status == 404 and not path.startswith("sys/"):
         return f"No engine is mounted there: add a write to sys/mounts/{path.partition('/')[0]} before it in the catalog's `provision`."
-    if path.startswith("database/config/"):
+    if path.startswith("database/config/") and WRITE_CONFLICT not in error:
         return "Check that the database runs at the catalog's address and that its user and password are right."
     if status == 405:
         return "This Vault does not support this operation: check the path in the catalog's `provision`."
     if status >= 500:
         return "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."
     where = "in Vault, or in the list of people" if path.startswith("identity/") else "in the catalog's `provision`"
-    return f"Correct it {where}, then run the same command again."
+    what = "If another `vault apply` mounts it right now, wait for that; otherwise correct it" if PATH_IN_USE in error else "Correct it"
+    return f"{what} {where}, then run the same command again."

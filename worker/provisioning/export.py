@@ -133,6 +133,8 @@ def export_files(client: ExportingClient, form: ExportFormat, *, roles: Sequence
     needed |= {f"auth/approle/role/{role}/role-id": ["read", "update"] for role in roles}
     # So are leases at paths that have left the catalog.
     needed["sys/leases/lookup/*"] = ["list", "sudo"]
+    # An AppRole mount without roles is one that an interrupted setup made.
+    needed["auth/approle/role"] = ["list"]
     files = {"je-admin.hcl": admin_policy(needed)}
     if form == "terraform":
         return {**files, "main.tf.json": _terraform(client.writes)}

@@ -56,20 +56,24 @@ MOUNTS_WITH_LOCKOUT = ("userpass", "ldap")
 def provision_approle_mount(vault: AdminClient) -> Iterator[AppliedWrite]:
     """Enable AppRole, where wrong secret ids lock no role: nobody can guess one, and a lock keeps out workers and consoles with the right one.
 
-    A mount that exists is only reported, because others may use it.
+    A mount that has roles is only reported, because others may use it.
     """
     path, tune = f"sys/auth/{APPROLE_MOUNT}", f"sys/auth/{APPROLE_MOUNT}/tune"
     mounted = ensure_mounted(vault, path, {"type": "approle"})
     yield mounted
-    if mounted.outcome is WriteOutcome.CREATED:
-        vault.write(tune, NO_LOCKOUT)
-        yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong secret ids lock no role")
-        return
+    is_unused = mounted.outcome is WriteOutcome.CREATED
     # An administrator with je-admin.hcl of an earlier export may not read it.
     with contextlib.suppress(SetupFailed):
-        if locks_names(vault, APPROLE_MOUNT):
-            note = "five wrong secret ids lock workers or consoles out for 15 minutes: see docs/how-to/lockout.md"
-            yield AppliedWrite(tune, WriteOutcome.KEPT, note)
+        if not is_unused and locks_names(vault, APPROLE_MOUNT):
+            # Nobody can log in at a mount without roles: an earlier setup was interrupted right after it had made the mount.
+            with contextlib.suppress(SetupFailed):
+                is_unused = not vault.list(f"auth/{APPROLE_MOUNT}/role")
+            if not is_unused:
+                note = "five wrong secret ids lock workers or consoles out for 15 minutes: see docs/how-to/lockout.md"
+                yield AppliedWrite(tune, WriteOutcome.KEPT, note)
+    if is_unused:
+        vault.write(tune, NO_LOCKOUT)
+        yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong secret ids lock no role")
 
 
 def provision_scope_identities(vault: AdminClient, catalog: Catalog) -> Iterator[AppliedWrite]:
@@ -164,9 +168,11 @@ def _ensure_users(
 
     These passwords are too long to guess. Counting failures by name would only let strangers lock people out, so count logins by address.
     """
-    yield ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    mounted = ensure_mounted(vault, f"sys/auth/{mount}", {"type": "userpass"})
+    yield mounted
     tune = f"sys/auth/{mount}/tune"
-    if locks_names(vault, mount):
+    # A new mount locks names; while a plan is made, it cannot be read.
+    if mounted.outcome is WriteOutcome.CREATED or locks_names(vault, mount):
         vault.write(tune, NO_LOCKOUT)
         yield AppliedWrite(tune, WriteOutcome.CHANGED, "wrong passwords no longer lock a name")
     else:
@@ -176,6 +182,9 @@ def _ensure_users(
         yield vault.ensure(f"sys/quotas/rate-limit/je-login-{mount}", {"path": f"auth/{mount}/login/*", **LOGIN_QUOTA})
     for name, password in passwords.items():
         path = f"auth/{mount}/users/{name}"
+        # First, because Vault makes an entity of its own, which nothing deletes, for a user who logs in without one. An entity that exists
+        # keeps its state: an administrator may have disabled it.
+        yield from _ensure_entity(vault, name, {}, mount=mount)
         exists = vault.read(path) is not None
         # Whoever is disabled can log in with no password, so their login shows nothing.
         is_disabled = exists and bool((vault.read(f"identity/entity/name/{name}") or {}).get("disabled"))
@@ -187,8 +196,6 @@ def _ensure_users(
         else:
             vault.write(path, {"password": password.reveal(), **token_settings})
             yield AppliedWrite(path, WriteOutcome.CHANGED if exists else WriteOutcome.CREATED, "password set" if exists else "")
-        # An entity that exists keeps its state: an administrator may have disabled it.
-        yield from _ensure_entity(vault, name, {}, mount=mount)
 
 
 def locks_names(vault: AdminClient, mount: str) -> bool:

@@ -11,16 +11,12 @@ from sqlalchemy import Connection, Engine, text
 from justenough.adapters.store.change_feed import CHANNEL
 from justenough.adapters.store.engine import SESSION, read_transaction
 from justenough.adapters.store.errors import StoreUnavailable
-from justenough.adapters.store.migrate import Revisions, read_revisions, require_version
+from justenough.adapters.store.migrate import Revisions, missing_parts, read_revisions, require_version
 from justenough.adapters.store.postgres_connection import PostgresConnector, first_line, place_of
 from justenough.adapters.store.rights import current_role, may_change_ledger, missing_rights
-from justenough.adapters.store.tables import METADATA
 
 NOTICE_TIMEOUT_S = 3.0
 LOCAL_HOSTS = frozenset({"", "localhost", "127.0.0.1", "::1"})
-LEDGER_TRIGGERS = "ledger_no_change", "ledger_no_truncate"
-_MISSING_INDEXES = text("SELECT name FROM unnest(CAST(:names AS text[])) AS needed (name) WHERE to_regclass(name) IS NULL ORDER BY name")
-_TRIGGERS = text("SELECT tgname FROM pg_trigger WHERE tgrelid = to_regclass('ledger') AND tgenabled = 'A'")
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,22 +66,13 @@ def inspect_store(engine: Engine, connector: PostgresConnector | None) -> StoreR
             is_local=host in LOCAL_HOSTS or host.startswith("/"),
             is_direct=connection.info[SESSION].is_direct,
             is_read_only=bool(is_read_only.scalar_one()),
-            missing_parts=_missing_parts(connection) if revisions.found == revisions.newest else (),
+            missing_parts=missing_parts(connection) if revisions.found == revisions.newest else (),
             missing_rights=missing_rights(connection) if revisions.found else (),
             may_change_ledger=may_change_ledger(connection),
             # Last, because it ends the transaction.
             notices=_try_notice(engine, connector, connection),
         )
         return StoreReport(place_of(connector.url, user=role), revisions, report)
-
-
-def _missing_parts(connection: Connection) -> tuple[str, ...]:
-    tables = METADATA.tables.values()
-    names = [str(constraint.name) for table in tables for constraint in table.constraints]
-    names += [str(index.name) for table in tables for index in table.indexes]
-    triggers = connection.execute(_TRIGGERS).scalars().all()
-    missing_indexes = connection.execute(_MISSING_INDEXES, {"names": names}).scalars()
-    return (*(name for name in LEDGER_TRIGGERS if name not in triggers), *missing_indexes)
 
 
 def _try_notice(engine: Engine, connector: PostgresConnector, reader: Connection) -> str | None:

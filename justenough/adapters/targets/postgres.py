@@ -249,7 +249,12 @@ def why_unreachable(error: Exception) -> str:
     can quote values.
     """
     refusal = REFUSED_CONNECTION.search(str(error)) if isinstance(error, psycopg.OperationalError) else None
-    return refusal[0].removeprefix("FATAL:").strip() if refusal else type(error).__name__
+    if refusal is None:
+        return type(error).__name__
+    why = refusal[0].removeprefix("FATAL:").strip()
+    # PostgreSQL says the same about a wrong password and about a user whose VALID UNTIL has passed, by its own clock.
+    may_be_over = "password authentication failed" in why
+    return f"{why}; if Vault has just made this user, is the target's clock ahead of Vault's?" if may_be_over else why
 
 
 @contextmanager

@@ -15,7 +15,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.root_group import build_program
-from justenough.adapters.store import Store
+from justenough.adapters.store import Store, StoreUnfit
 from tests.adapters.store.conftest import RUNTIME_ROLE, as_role, database, postgres_folder
 from tests.adapters.store.event_samples import NOW
 from tests.adapters.store.pgbouncer import running_pgbouncer
@@ -132,7 +132,52 @@ def test_a_store_of_which_only_tables_were_restored_is_not_taken_for_an_empty_on
         assert restore(url, dump, "--section=pre-data") == ""
         done = run("store", command)
     assert done.exit_code == 1
-    assert "the table alembic_version, but no revision in it: a restore was interrupted" in done.stdout + done.stderr
+    assert "the database has alembic_version, but no revision: a restore was interrupted" in done.stdout + done.stderr
+
+
+def items_of(dump: Path) -> list[str]:
+    """Return the lines of a dump's list of contents: what pg_restore makes, in its order."""
+    done = subprocess.run([postgres_folder() / "pg_restore", "--list", dump], capture_output=True, text=True, check=True)
+    return [line for line in done.stdout.splitlines() if line and not line.startswith(";")]
+
+
+STOPS = {
+    "FUNCTION public ledger_refuse": "the database has ledger_refuse, but no revision",
+    "TABLE public acknowledgements": "the database has acknowledgements, but no revision",
+    "TABLE DATA public alembic_version": "the database lacks ledger_no_change",
+    "TRIGGER public ledger ledger_no_change": "the database lacks ledger_no_truncate",
+}
+"""The last item that a killed pg_restore has made, and what is said about it."""
+
+
+@pytest.mark.parametrize("stop", STOPS)
+def test_nobody_works_with_a_store_whose_restore_was_killed(
+    postgres_port: int, dump: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    items, done = items_of(dump), tmp_path / "done"
+    [last] = [number for number, item in enumerate(items) if stop in item]
+    done.write_text("".join(f"{item}\n" for item in items[: last + 1]))
+    with database(postgres_port) as url:
+        monkeypatch.setenv("JUSTENOUGH_DATABASE_URL", url)
+        assert restore(url, dump, "-L", str(done)) == ""
+        for command in (("check",), ("migrate",), ("migrate", "--grant", RUNTIME_ROLE)):
+            ran = run("store", *command)
+            told = ran.stdout + ran.stderr
+            assert ran.exit_code == 1, command
+            assert "into an empty database" in told
+            assert STOPS[stop] in told
+        # Workers and consoles call this when they start.
+        with closing(Store(url)) as store, pytest.raises(StoreUnfit, match="restore the backup again, into an empty database"):
+            store.migrate()
+
+
+def test_a_store_without_an_index_that_only_makes_it_faster_can_be_used(url: str) -> None:
+    run("store", "migrate")
+    with psycopg.connect(url) as admin:
+        admin.execute("DROP INDEX ix_approvals_at")
+    with closing(Store(url)) as store:
+        store.migrate()
+    assert "the database lacks ix_approvals_at" in findings()["schema"][1]
 
 
 @pytest.mark.parametrize("command", ["check", "migrate"])

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import socket
 import stat
 from dataclasses import replace
 from pathlib import Path
@@ -20,7 +21,7 @@ from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.worker.provisioning.provisioned_shop import PEOPLE, SHOP, Emptied, Session, Shop, config_with
 from worker.provisioning.admin_client import AdminClient, AppliedWrite, SetupFailed, VaultNotReady, WriteOutcome
-from worker.provisioning.setup import PersonSeed, VaultTarget, provision_vault
+from worker.provisioning.setup import PersonSeed, VaultTarget, plan_vault, provision_vault
 from worker.stack.doctor.servers import login_findings
 
 pytestmark = pytest.mark.servers
@@ -211,6 +212,45 @@ def test_an_approle_mount_of_others_that_locks_roles_is_reported_and_kept(shop: 
     assert reported.note == "five wrong secret ids lock workers or consoles out for 15 minutes: see docs/how-to/lockout.md"
 
 
+def test_a_setup_that_was_interrupted_right_after_it_mounted_approle_is_completed(empty: Emptied) -> None:
+    tune = "sys/auth/approle/tune"
+    empty.write("sys/auth/approle", type="approle")
+    assert tune in empty.changes()
+    assert tune in changes(empty.apply())
+    assert empty.read(tune)["user_lockout_disable"] is True
+    assert empty.changes() == {}
+
+
+def test_a_person_whose_user_an_interrupted_setup_left_without_an_entity_gets_only_one(shop: Shop) -> None:
+    def entities() -> set[str]:
+        return set(shop.admin.list("identity/entity/id").json()["data"]["keys"])
+
+    user, before = "auth/people/users/newcomer", entities()
+    shop.admin.write(user, password="newcomer-password")
+    try:
+        shop.setup(people={**PEOPLE, "newcomer": PersonSeed(Secret("newcomer-password"), ())})
+        assert [shop.admin.read_data(f"identity/entity/id/{made}")["name"] for made in entities() - before] == ["newcomer"]
+    finally:
+        for path in (user, "auth/pages/users/newcomer", *(f"identity/entity/id/{made}" for made in entities() - before)):
+            shop.admin.delete(path)
+
+
+def test_what_an_interrupted_setup_left_out_is_planned_although_people_cannot_log_in_yet(shop: Shop, empty: Emptied) -> None:
+    target = VaultTarget(empty.settings, admin_token=Secret(shop.admin.token), people=PEOPLE, environment=empty.environment)
+    planned = {step.path: step.outcome for step in plan_vault(target)}
+    assert planned["sys/auth/people"] is planned["auth/people/users/ops"] is WriteOutcome.CREATED
+    assert planned["sys/auth/people/tune"] is WriteOutcome.CHANGED
+
+
+def test_a_path_in_use_is_not_only_blamed_on_the_catalog(empty: Emptied) -> None:
+    """Another setup at the same time mounts it between this one's check and its write, too."""
+    empty.write("sys/mounts/kv/deeper", type="kv")
+    with pytest.raises(
+        SetupFailed, match=r"^sys/mounts/kv: .* path is already in use .* wait for that; otherwise correct it in the catalog"
+    ):
+        empty.apply()
+
+
 def test_a_new_password_is_set_and_the_old_one_refused(shop: Shop) -> None:
     try:
         written = changes(shop.setup(people={**PEOPLE, "ops": PersonSeed(Secret("another-password"), ("ops",))}))
@@ -303,21 +343,31 @@ def test_a_page_of_a_proxy_is_not_taken_for_a_vault_that_has_nothing_yet(shop: S
 
 
 @pytest.mark.parametrize(
-    "status, path, remedy",
+    "status, path, error, remedy",
     [
-        (404, "kv/config", "No engine is mounted there: add a write to sys/mounts/kv before it in the catalog's `provision`."),
-        (405, "kv/config", "This Vault does not support this operation: check the path in the catalog's `provision`."),
-        (500, "kv/config", "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."),
-        (400, "kv/config", "Correct it in the catalog's `provision`, then run the same command again."),
-        (400, "identity/group/name/ops", "Correct it in Vault, or in the list of people, then run the same command again."),
+        (404, "kv/config", "no", "No engine is mounted there: add a write to sys/mounts/kv before it in the catalog's `provision`."),
+        (405, "kv/config", "no", "This Vault does not support this operation: check the path in the catalog's `provision`."),
+        (500, "kv/config", "no", "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped."),
+        (
+            500,
+            "database/config/shop",
+            "no",
+            "Check that the database runs at the catalog's address and that its user and password are right.",
+        ),
+        (
+            *(500, "database/config/shop", "transaction commit failed"),
+            "See Vault's own log, then run `justenough vault setup` again: it continues where it stopped.",
+        ),
+        (400, "kv/config", "no", "Correct it in the catalog's `provision`, then run the same command again."),
+        (400, "identity/group/name/ops", "no", "Correct it in Vault, or in the list of people, then run the same command again."),
     ],
 )
-def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, remedy: str) -> None:
+def test_each_refusal_of_a_write_has_its_own_remedy(status: int, path: str, error: str, remedy: str) -> None:
     with serve_canned_answers() as vault:
-        vault.set_response(status, {"errors": ["no, s.token"]})
+        vault.set_response(status, {"errors": [f"{error}, s.token"]})
         with AdminClient(vault.address, Secret("s.token")) as admin, pytest.raises(SetupFailed) as failed:
             admin.write(path, {})
-    assert str(failed.value) == f"{path}: Vault answered {status}: no, …. {remedy}"
+    assert str(failed.value) == f"{path}: Vault answered {status}: {error}, …. {remedy}"
 
 
 @pytest.mark.parametrize(
@@ -331,6 +381,13 @@ def test_a_vault_that_is_sealed_meanwhile_is_named_with_how_to_go_on(body: bytes
             for call in (admin.write, admin.has_path):
                 with pytest.raises(VaultNotReady, match=re.escape(why)):
                     call("sys/policies/acl/je-worker", {})
+
+
+def test_a_vault_that_does_not_answer_while_it_logs_in_to_a_database_is_not_taken_for_one_that_is_down() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        admin = AdminClient(f"http://127.0.0.1:{silent.getsockname()[1]}", Secret("s.token"))
+        with pytest.raises(VaultNotReady, match=r"For database/config/shop it logs in to the database: check that the database answers"):
+            admin.write("database/config/shop", {})
 
 
 def test_an_issuer_that_cannot_be_vaults_is_refused(shop: Shop) -> None:
