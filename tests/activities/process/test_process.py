@@ -6,6 +6,7 @@ import errno
 import itertools
 import os
 import resource
+import select
 import signal
 import sys
 import threading
@@ -193,6 +194,38 @@ async def test_a_job_that_cannot_be_watched_for_want_of_file_handles_is_killed(
     with pytest.raises(StartFailed, match="Too many open files"):
         await run.start("sleep", f"31420.{last}5", uid=uid)
     await until(lambda: not is_alive(f"sleep\x0031420.{last}5"))
+
+
+@pytest.mark.parametrize("with_sandbox", [False, True])
+async def test_a_job_whose_bubblewrap_dies_while_the_job_is_about_to_be_watched_leaves_nothing(
+    with_sandbox: bool, run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bubblewrap alone, or the first process inside its sandbox, too."""
+    open_pidfd, killed = os.pidfd_open, set[int]()
+
+    def open_and_kill(pid: int, flags: int = 0) -> int:
+        handle, parent = open_pidfd(pid, flags), process_tree.parent_of(pid)
+        # Bubblewrap itself is a child of this process.
+        if not killed and parent not in {os.getpid(), None}:
+            assert parent is not None
+            killed.add(parent)
+            os.kill(parent, signal.SIGKILL)
+            while process_tree.parent_of(pid) == parent:
+                os.sched_yield()
+            if with_sandbox:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                # The handle becomes readable once the process has ended.
+                select.select([handle], [], [])
+        return handle
+
+    monkeypatch.setattr(os, "pidfd_open", open_and_kill)
+    process = await run.start("sleep", "31427.25", uid=uid)
+    assert killed == {process._outer.pid}
+    assert await process.wait() == 137
+    assert not is_alive("sleep\x0031427.25")
+    assert process.survivors == ()
+    os.close(process.output)
 
 
 OUTLIVED = """
