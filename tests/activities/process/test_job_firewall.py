@@ -229,6 +229,20 @@ def many_connections(uid: int, address: str) -> Iterator[Callable[[int, int], li
         process.kill()
 
 
+def test_a_server_that_runs_as_a_user_just_beyond_the_jobs_gets_connections_without_a_limit() -> None:
+    if is_root():
+        port = unused_port()
+        firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID))
+        try:
+            for uid in (UID - 1, UID + MAX_UIDS):
+                with job_listens(uid, "127.0.0.1", port):
+                    firewall.apply()
+                    with many_connections(uid, "127.0.0.1") as opened:
+                        assert opened(port, MAX_CONNECTIONS + 1) == ["connected"] * (MAX_CONNECTIONS + 1)
+        finally:
+            firewall.remove()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_the_limit_of_a_jobs_connections_to_one_server_survives_rewriting_the_rules(servers: tuple[int, int], address: str) -> None:
     if is_root():
@@ -260,6 +274,18 @@ def test_a_job_that_calls_itself_vault_does_not_close_other_ports() -> None:
                 JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
             try:
                 assert (connect(UID, "127.0.0.1", vault), connect(UID, "127.0.0.1", other)) == ("refused", "connected")
+            finally:
+                JobFirewall(Settings(job_uid_base=UID)).remove()
+
+
+def test_every_port_of_a_server_is_closed_and_no_port_of_another_server_of_the_same_program() -> None:
+    """Temporal's HTTP API can do whatever its gRPC port can. Another Vault of the machine may be one that jobs use."""
+    if is_root():
+        vault, beside, other = unused_port(), unused_port(), unused_port()
+        with job_listens(0, "127.0.0.1", vault, beside), job_listens(0, "127.0.0.1", other):
+            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
+            try:
+                assert [connect(UID, "127.0.0.1", port) for port in (vault, beside, other)] == ["refused", "refused", "connected"]
             finally:
                 JobFirewall(Settings(job_uid_base=UID)).remove()
 
