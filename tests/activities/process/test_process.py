@@ -8,6 +8,7 @@ import os
 import resource
 import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -114,6 +115,26 @@ async def test_finish_signals_every_process_of_the_job(run: Runner, uid: int) ->
     process = await start_process(run, "sh", "-c", f"trap : TERM; {script}", uid=uid, marker="31416.5")
     assert await process.finish(30) == 6
     os.close(process.output)
+
+
+async def test_finish_signals_no_process_that_the_worker_cannot_look_at(run: Runner, uid: int) -> None:
+    hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print('hidden', flush=True); input()"
+    with run_child([sys.executable, "-c", hide], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "hidden\n"
+        process = await start_process(run, "sh", "-c", "exec sleep 31429.25", uid=uid, marker="31429.25")
+        assert await process.finish(30) == 143
+        other.communicate("\n")
+        assert other.returncode == 0
+    os.close(process.output)
+
+
+def test_a_process_that_has_the_pid_of_one_that_has_just_ended_is_not_signalled() -> None:
+    with run_child(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        answers = iter((True, False))
+        assert process_tree.signal_all(lambda pid: pid == other.pid and next(answers), signal.SIGKILL) == [other.pid]
+        assert other.communicate("alive")[0] == "alive"
+    assert next(answers, None) is None, "it was looked at twice"
 
 
 async def test_finish_kills_after_its_grace(run: Runner, uid: int) -> None:
@@ -261,6 +282,29 @@ async def test_without_a_sandbox_a_job_runs_as_a_job_user_in_a_folder_that_is_de
     assert not Path(cwd).parent.exists()
 
 
+async def test_without_a_sandbox_a_job_has_no_rights_and_can_gain_none_if_the_worker_is_root(bare: Runner) -> None:
+    if is_root():
+        names = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        ran = await bare("grep", "-E", f"^(NoNewPrivs|Groups|{'|'.join(names)}):", "/proc/self/status")
+        assert ran.log.split() == ["Groups:", *(word for name in names for word in (f"{name}:", "0" * 16)), "NoNewPrivs:", "1"]
+
+
+@pytest.mark.usefixtures("empty_memory")
+async def test_without_a_sandbox_another_worker_that_starts_leaves_a_running_job_alone(bare: Runner, uid: int) -> None:
+    process = await start_process(bare, "sh", "-c", "exec sleep 31428.25", uid=uid, marker="31428.25")
+    # Anybody can create this link. It leads to a folder of the job's user that has no lock of its own.
+    planted = no_sandbox.MEMORY_FOLDER / f"{no_sandbox.FOLDER_PREFIX}.j-dev-test.planted"
+    planted.symlink_to(process._job_paths.home)
+    try:
+        assert no_sandbox.clear_leftovers() == ()
+        assert is_alive("sleep\x0031428.25")
+        assert Path(process._job_paths.home).parent.exists()
+    finally:
+        planted.unlink()
+        await process.kill()
+        os.close(process.output)
+
+
 async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_end(bare: Runner) -> None:
     given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
@@ -272,6 +316,12 @@ async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_
 async def test_without_a_sandbox_a_daemon_that_a_job_leaves_is_ended_too(bare: Runner) -> None:
     assert (await bare.python(DAEMON, "31422.25")).code == 0
     assert not is_alive("sleep\x0031422.25")
+
+
+async def test_without_a_sandbox_a_child_that_forgot_its_variables_is_ended_too(bare: Runner) -> None:
+    script = "env -i sleep 31430.25 & until grep -q sleep /proc/$!/comm; do :; done; exit 3"
+    assert (await bare("sh", "-c", script)).code == 3
+    assert not is_alive("sleep\x0031430.25")
 
 
 RABBIT = """
@@ -419,6 +469,16 @@ def test_files_of_a_worker_that_died_while_it_copied_them_are_removed() -> None:
     with run_child([sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "AT": str(no_sandbox.MEMORY_FOLDER)}) as worker:
         assert worker.wait(60) == -signal.SIGKILL
     assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+
+
+@pytest.mark.usefixtures("empty_memory")
+def test_no_process_of_root_is_killed_for_a_folder_that_no_job_got() -> None:
+    no_sandbox.make_locked_folder("j-dev-test")
+    os.close(no_sandbox._folder_locks.popitem()[1])
+    with run_child(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "JUSTENOUGH_JOB_ID": "j-dev-test"}) as other:
+        assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+        # Of another user, a folder that belongs to it is a job's.
+        assert other.communicate(b"alive")[0] == (b"alive" if is_root() else b"")
 
 
 async def test_a_start_for_which_the_file_handles_do_not_suffice_leaves_none_open(run: Runner, uid: int) -> None:
