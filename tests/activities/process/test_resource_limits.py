@@ -195,6 +195,7 @@ async def test_each_in_memory_folder_is_bounded_and_its_content_counts_as_memory
     assert told == [[48, 28]]
     told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).json_output
     assert told == [[24, 28], [24, 28]]
+    assert (await run.python(FILL, "/run/justenough", limits=WIDER)).json_output == [[6, 28]]
     ran = await run.python(FILL + "\nimport time; held = b'x' * (30 * 2**20); time.sleep(60)", "/tmp", "/dev/shm", limits=SMALL)
     assert ran.code == 137
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
