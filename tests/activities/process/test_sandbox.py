@@ -122,8 +122,8 @@ async def test_logins_of_worker_and_console_inside_a_folder_that_jobs_see_can_be
     for name, secret in zip(names, [names[1], names[1], names[3], names[3], names[4]], strict=True):
         (tree / name).parent.mkdir()
         (tree / name).write_text(json.dumps({"role_id": "r", "secret_id_file": str(tree / secret)}))
-    logins = {"worker_approle": tree / names[0], "console_approle": tmp_path / "link to it" / names[2]}
-    hiding = Runner(settings, Sandbox.probe(settings.model_copy(update=logins)))
+    own = {"worker_approle": tree / names[0], "console_approle": tmp_path / "link to it" / names[2], "home": tree / "not made yet"}
+    hiding = Runner(settings, Sandbox.probe(settings.model_copy(update=own)))
     python, files = str(seen / "bin" / "python"), [str(seen / name) for name in names]
     found = (await hiding.python(READ_EACH, *files, python=python)).json_output
     assert [name for name, text in found.items() if text is not None] == files[-1:]
