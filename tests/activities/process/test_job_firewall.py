@@ -162,18 +162,19 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
 
 LISTEN = """
 import ctypes, socket, sys
-ctypes.CDLL(None).prctl(15, b"bao", 0, 0, 0)
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-open_ = [socket.create_server((sys.argv[1], int(port)), family=family) for port in sys.argv[2:]]
+name, address, *ports = sys.argv[1:]
+ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+open_ = [socket.create_server((address, int(port)), family=family) for port in ports]
 print("listening", flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def job_listens(uid: int, address: str, *ports: int) -> Iterator[None]:
-    """Listen as this user until the block ends, in a process that calls itself `bao`."""
-    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, address)
+def job_listens(uid: int, address: str, *ports: int, name: str = "bao") -> Iterator[None]:
+    """Listen as this user until the block ends, in a process that calls itself `name`."""
+    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, name, address)
     with subprocess.Popen((*argv, *map(str, ports)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
@@ -278,11 +279,12 @@ def test_a_job_that_calls_itself_vault_does_not_close_other_ports() -> None:
                 JobFirewall(Settings(job_uid_base=UID)).remove()
 
 
-def test_every_port_of_a_server_is_closed_and_no_port_of_another_server_of_the_same_program() -> None:
+@pytest.mark.parametrize("name", ["bao", "vault", "temporal", "temporal-server"])
+def test_every_port_of_a_server_is_closed_and_no_port_of_another_server_of_the_same_program(name: str) -> None:
     """Temporal's HTTP API can do whatever its gRPC port can. Another Vault of the machine may be one that jobs use."""
     if is_root():
         vault, beside, other = unused_port(), unused_port(), unused_port()
-        with job_listens(0, "127.0.0.1", vault, beside), job_listens(0, "127.0.0.1", other):
+        with job_listens(0, "127.0.0.1", vault, beside, name=name), job_listens(0, "127.0.0.1", other, name=name):
             JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
             try:
                 assert [connect(UID, "127.0.0.1", port) for port in (vault, beside, other)] == ["refused", "refused", "connected"]
