@@ -381,6 +381,13 @@ def test_each_reason_why_a_machine_has_no_sandbox_has_its_own_remedy(monkeypatch
     fake.chmod(0o755)
     with pytest.raises(SandboxMissing, match=r"No permissions to create new namespace.*run the worker as root"):
         Sandbox.probe(run.settings)
+    fake.write_text("#!/bin/sh\necho 4711\n")
+    with pytest.raises(SandboxMissing, match=r"its user is '4711'.*run the worker as root"):
+        Sandbox.probe(run.settings)
+    monkeypatch.setattr("activities.process.sandbox.PROBE_TIMEOUT_S", 0.2)
+    fake.write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    with pytest.raises(SandboxMissing, match=r"bubblewrap does not run .*timed out.*run the worker as root"):
+        Sandbox.probe(run.settings)
 
 
 def test_a_worker_can_start_while_others_on_the_machine_end_their_jobs(settings: Settings) -> None:
