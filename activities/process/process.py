@@ -152,8 +152,13 @@ class JobProcess:
                 self._init = os.pidfd_open(self._first)
             except ProcessLookupError:
                 self._empty = True
-        if self._first is not None and self._init is not None and process_tree.parent_of(self._first) != self._outer.pid:
-            # The process's parent has ended, so the process is ending too, or another process has its pid already. A dead process has no namespace.
+        if (
+            self._first is not None
+            and self._init is not None
+            and process_tree.parent_of(self._first) != self._outer.pid
+            and not process_tree.is_in_namespace(self._first, namespace)
+        ):
+            # Its parent has ended, and it has ended too, or another process has its pid already.
             os.close(self._init)
             self._init, self._empty = None, process_tree.is_dead(self._first)
         if self._has_own_user:

@@ -33,15 +33,15 @@ def of_uid(uid: int) -> Belongs:
 
 def of_namespace(inode: int) -> Belongs:
     """Match processes in a pid namespace, except the first, which is bubblewrap's own."""
+    return lambda pid: is_in_namespace(pid, inode) and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
 
-    def belongs(pid: int) -> bool:
-        try:
-            is_inside = (PROC / str(pid) / "ns" / "pid").stat().st_ino == inode
-        except OSError:
-            return False
-        return is_inside and _status(pid).get("NSpid", "").split()[-1:] != ["1"] and _is_alive(pid)
 
-    return belongs
+def is_in_namespace(pid: int, inode: int | None) -> bool:
+    """Whether a process is in a pid namespace. A dead process is in none."""
+    try:
+        return (PROC / str(pid) / "ns" / "pid").stat().st_ino == inode
+    except OSError:
+        return False
 
 
 def of_session(leader: int, mark: str) -> Belongs:

@@ -183,10 +183,14 @@ def bwrap_arguments(launch: JobLaunch, files: Mapping[str, int], *, sized: bool,
         yield from ("--ro-bind", str(path), str(path))
     for prefix in launch.interpreter.prefixes:
         yield from ("--ro-bind", str(prefix), str(prefix))
-    visible = [tree.resolve() for tree in (SYSTEM_PREFIX, *launch.interpreter.prefixes)]
-    for path in dict.fromkeys(hidden):
-        if path.is_dir() and any(map(path.is_relative_to, visible)):
-            yield from ("--tmpfs", str(path), "--remount-ro", str(path))
+    # A tree that the job sees by a symbolic link is mounted at the link's path.
+    trees = {tree: tree.resolve() for tree in (SYSTEM_PREFIX, *launch.interpreter.prefixes)}
+    covers = {
+        tree / path.relative_to(real) for tree, real in trees.items() for path in hidden if path.is_dir() and path.is_relative_to(real)
+    }
+    # Inside a covered folder is none that could be covered.
+    for path in sorted(cover for cover in covers if covers.isdisjoint(cover.parents)):
+        yield from ("--tmpfs", str(path), "--remount-ro", str(path))
     # In a user namespace the job owns /dev, which is an unbounded folder in memory.
     yield from ("--remount-ro", "/dev")
     yield from ("--ro-bind", str(launch.workdir), SANDBOX_PATHS.workdir) if launch.workdir else ("--dir", SANDBOX_PATHS.workdir)

@@ -1,6 +1,8 @@
 """An unpacked bundle is exactly what its digest names, readable for every job and the worker's to write."""
 
+import io
 import os
+import tarfile
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -30,6 +32,24 @@ def test_unpacked_files_have_plain_modes_whatever_the_umask(home: Path) -> None:
     assert folder.stat().st_mode & 0o777 == 0o755
     assert (folder / "job.py").read_bytes() == b"print(1)"
     assert {path.stat().st_uid for path in folder.rglob("*")} == {os.geteuid()}
+
+
+def test_an_empty_folder_in_an_archive_is_a_folder_that_jobs_can_read(home: Path) -> None:
+    written = io.BytesIO()
+    with tarfile.open(fileobj=written, mode="w:gz") as archive:
+        entry = tarfile.TarInfo("empty/inside")
+        entry.type = tarfile.DIRTYPE
+        archive.addfile(entry)
+    content = written.getvalue()
+    before = os.umask(0o077)
+    try:
+        folder = ensure_unpacked(home, bundle.bundle_digest(content), content)
+        made = folder.stat().st_ino
+        again = ensure_unpacked(home, bundle.bundle_digest(content), content)
+    finally:
+        os.umask(before)
+    assert file_modes(folder) == {"empty": "0o755", "empty/inside": "0o755"}
+    assert again.stat().st_ino == made, "it is complete, so it is not made again"
 
 
 def test_a_bundle_is_unpacked_once(home: Path) -> None:

@@ -2,17 +2,22 @@
 
 import base64
 import json
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import yaml
 
-from activities.delivery.delivery import MAX_NESTED_TEXTS, Delivered, UndeliverableField, build_delivery, secret_texts
+from activities.delivery.delivery import MAX_NESTED_TEXTS, Delivered, UndeliverableField, access_summary, build_delivery, secret_texts
+from activities.issuing.results import ToolAccess
 from justenough.adapters.vault.client import to_issued_secret
 from justenough.domain.core.secret import Secret
-from justenough.domain.jobs.spec import Access, Delivery, FileDelivery
-from justenough.domain.jobs.states import Action
+from justenough.domain.jobs.credentials import CredentialHandle
+from justenough.domain.jobs.spec import Access, Delivery, FileDelivery, JobSpec, RunSpec
+from justenough.domain.jobs.states import Action, Revocable
+from justenough.domain.jobs.tool_bounds import Bounds
 
 FIELDS = {"username": Secret("v-token-orders"), "password": Secret("hunter22")}
+T0 = datetime(2026, 11, 24, 12, tzinfo=UTC)
 CONNECT = {"host": "127.0.0.1", "port": "5432"}
 
 
@@ -166,3 +171,31 @@ def test_two_credentials_are_delivered_together() -> None:
     both = Delivered({"A": Secret("1")}, {"a": Secret("1")}).merge(Delivered({"B": Secret("2")}))
     assert set(both.env) == {"A", "B"}
     assert set(both.files) == {"a"}
+
+
+def test_a_job_learns_what_it_was_granted_of_each_access_and_through_which_tools() -> None:
+    bounds = Bounds(calls=2).with_default()
+    through_tools = Access(resource="refunds-db", action=Action.WRITE, ttl=60, reason="test", tools={"refund": bounds, "close": bounds})
+    refused = Access(resource="mail", action=Action.READ, ttl=60, reason="test", optional=True)
+    spec = JobSpec(name="test", task="test", environment="prod", run=RunSpec(command=("true",)), access=(through_tools, refused, access()))
+    narrowed = through_tools.model_copy(update={"action": Action.READ, "tools": {"refund": bounds}})
+    issued = CredentialHandle(
+        id="c-test-3.2",
+        request_id="r-test-3",
+        resource="orders-db",
+        action=Action.READ,
+        lease_id=None,
+        accessor=None,
+        issued_at=T0,
+        expires_at=T0 + timedelta(minutes=5),
+        revocable=Revocable.NOW,
+    )
+    told = access_summary(spec, [issued], [ToolAccess("r-test-1", narrowed)]).env["JUSTENOUGH_ACCESS"].reveal()
+    granted = {"action": "read", "tools": {"refund": bounds.model_dump(mode="json")}}
+    credential = {"credential": "c-test-3.2", "action": "read", "expires_at": "2026-11-24T12:05:00+00:00"}
+    assert json.loads(told) == [
+        {"resource": "refunds-db", "action": "write", "ttl": 60, "granted": granted},
+        {"resource": "mail", "action": "read", "ttl": 60, "granted": None},
+        {"resource": "orders-db", "action": "read", "ttl": 600, "granted": credential},
+    ]
+    assert access_summary(spec.model_copy(update={"access": ()}), []) == Delivered()

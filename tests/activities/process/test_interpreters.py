@@ -87,6 +87,22 @@ def test_the_workers_own_environment_is_refused(settings: Settings) -> None:
         find_interpreter(settings, sys.executable)
 
 
+def test_a_python_installation_with_the_workers_own_packages_is_refused_and_another_version_beside_it_is_not(
+    settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in a container whose worker runs without a virtual environment: each version of Python has packages of its own."""
+    own, other = f"python{sys.version_info.major}.{sys.version_info.minor}", "python3.1"
+    for version in (own, other):
+        (tmp_path / "lib" / version).mkdir(parents=True)
+        (tmp_path / "lib" / version / "os.py").touch()
+        (tmp_path / "bin").mkdir(exist_ok=True)
+        (tmp_path / "bin" / version).touch(mode=0o755)
+    monkeypatch.setattr(sys, "prefix", str(tmp_path))
+    assert find_interpreter(settings, str(tmp_path / "bin" / other)).prefixes == (tmp_path,)
+    with pytest.raises(InterpreterRefused, match="never runs in the worker's environment"):
+        find_interpreter(settings, str(tmp_path / "bin" / own))
+
+
 @pytest.mark.parametrize("python", ["/nowhere/python", "/etc/passwd", "/etc"])
 def test_a_python_path_that_is_missing_or_not_a_program_is_refused(settings: Settings, python: str) -> None:
     with pytest.raises(InterpreterRefused, match="not a program on the worker's machine"):

@@ -162,18 +162,19 @@ def test_an_address_that_nat_redirects_is_closed_too(servers: tuple[int, int]) -
 
 LISTEN = """
 import ctypes, socket, sys
-ctypes.CDLL(None).prctl(15, b"bao", 0, 0, 0)
-family = socket.AF_INET6 if ":" in sys.argv[1] else socket.AF_INET
-open_ = [socket.create_server((sys.argv[1], int(port)), family=family) for port in sys.argv[2:]]
+name, address, *ports = sys.argv[1:]
+ctypes.CDLL(None).prctl(15, name.encode(), 0, 0, 0)
+family = socket.AF_INET6 if ":" in address else socket.AF_INET
+open_ = [socket.create_server((address, int(port)), family=family) for port in ports]
 print("listening", flush=True)
 sys.stdin.read()
 """
 
 
 @contextmanager
-def job_listens(uid: int, address: str, *ports: int) -> Iterator[None]:
-    """Listen as this user until the block ends, in a process that calls itself `bao`."""
-    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, address)
+def job_listens(uid: int, address: str, *ports: int, name: str = "bao") -> Iterator[None]:
+    """Listen as this user until the block ends, in a process that calls itself `name`."""
+    argv = ("setpriv", "--reuid", str(uid), "--regid", str(uid), "--clear-groups", "/usr/bin/python3", "-c", LISTEN, name, address)
     with subprocess.Popen((*argv, *map(str, ports)), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd="/") as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "listening\n"
@@ -229,6 +230,20 @@ def many_connections(uid: int, address: str) -> Iterator[Callable[[int, int], li
         process.kill()
 
 
+def test_a_server_that_runs_as_a_user_just_beyond_the_jobs_gets_connections_without_a_limit() -> None:
+    if is_root():
+        port = unused_port()
+        firewall = JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{port}", job_uid_base=UID))
+        try:
+            for uid in (UID - 1, UID + MAX_UIDS):
+                with job_listens(uid, "127.0.0.1", port):
+                    firewall.apply()
+                    with many_connections(uid, "127.0.0.1") as opened:
+                        assert opened(port, MAX_CONNECTIONS + 1) == ["connected"] * (MAX_CONNECTIONS + 1)
+        finally:
+            firewall.remove()
+
+
 @pytest.mark.parametrize("address", ["127.0.0.1", "::1"])
 def test_the_limit_of_a_jobs_connections_to_one_server_survives_rewriting_the_rules(servers: tuple[int, int], address: str) -> None:
     if is_root():
@@ -260,6 +275,19 @@ def test_a_job_that_calls_itself_vault_does_not_close_other_ports() -> None:
                 JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
             try:
                 assert (connect(UID, "127.0.0.1", vault), connect(UID, "127.0.0.1", other)) == ("refused", "connected")
+            finally:
+                JobFirewall(Settings(job_uid_base=UID)).remove()
+
+
+@pytest.mark.parametrize("name", ["bao", "vault", "temporal", "temporal-server"])
+def test_every_port_of_a_server_is_closed_and_no_port_of_another_server_of_the_same_program(name: str) -> None:
+    """Temporal's HTTP API can do whatever its gRPC port can. Another Vault of the machine may be one that jobs use."""
+    if is_root():
+        vault, beside, other = unused_port(), unused_port(), unused_port()
+        with job_listens(0, "127.0.0.1", vault, beside, name=name), job_listens(0, "127.0.0.1", other, name=name):
+            JobFirewall(Settings(vault_addr=f"http://127.0.0.1:{vault}", job_uid_base=UID)).apply()
+            try:
+                assert [connect(UID, "127.0.0.1", port) for port in (vault, beside, other)] == ["refused", "refused", "connected"]
             finally:
                 JobFirewall(Settings(job_uid_base=UID)).remove()
 

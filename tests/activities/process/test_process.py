@@ -6,7 +6,9 @@ import errno
 import itertools
 import os
 import resource
+import select
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -115,6 +117,26 @@ async def test_finish_signals_every_process_of_the_job(run: Runner, uid: int) ->
     os.close(process.output)
 
 
+async def test_finish_signals_no_process_that_the_worker_cannot_look_at(run: Runner, uid: int) -> None:
+    hide = "import ctypes; ctypes.CDLL(None).prctl(4, 0, 0, 0, 0); print('hidden', flush=True); input()"
+    with run_child([sys.executable, "-c", hide], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout
+        assert other.stdout.readline() == "hidden\n"
+        process = await start_process(run, "sh", "-c", "exec sleep 31429.25", uid=uid, marker="31429.25")
+        assert await process.finish(30) == 143
+        other.communicate("\n")
+        assert other.returncode == 0
+    os.close(process.output)
+
+
+def test_a_process_that_has_the_pid_of_one_that_has_just_ended_is_not_signalled() -> None:
+    with run_child(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        answers = iter((True, False))
+        assert process_tree.signal_all(lambda pid: pid == other.pid and next(answers), signal.SIGKILL) == [other.pid]
+        assert other.communicate("alive")[0] == "alive"
+    assert next(answers, None) is None, "it was looked at twice"
+
+
 async def test_finish_kills_after_its_grace(run: Runner, uid: int) -> None:
     process = await start_process(run, "sh", "-c", "trap '' TERM; sleep 31417.25 & wait; sleep 31417.5", uid=uid, marker="31417.25")
     assert await process.finish(0.2) == 137
@@ -195,6 +217,38 @@ async def test_a_job_that_cannot_be_watched_for_want_of_file_handles_is_killed(
     await until(lambda: not is_alive(f"sleep\x0031420.{last}5"))
 
 
+@pytest.mark.parametrize("with_sandbox", [False, True])
+async def test_a_job_whose_bubblewrap_dies_while_the_job_is_about_to_be_watched_leaves_nothing(
+    with_sandbox: bool, run: Runner, uid: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Bubblewrap alone, or the first process inside its sandbox, too."""
+    open_pidfd, killed = os.pidfd_open, set[int]()
+
+    def open_and_kill(pid: int, flags: int = 0) -> int:
+        handle, parent = open_pidfd(pid, flags), process_tree.parent_of(pid)
+        # Bubblewrap itself is a child of this process.
+        if not killed and parent not in {os.getpid(), None}:
+            assert parent is not None
+            killed.add(parent)
+            os.kill(parent, signal.SIGKILL)
+            while process_tree.parent_of(pid) == parent:
+                os.sched_yield()
+            if with_sandbox:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(handle, signal.SIGKILL)
+                # The handle becomes readable once the process has ended.
+                select.select([handle], [], [])
+        return handle
+
+    monkeypatch.setattr(os, "pidfd_open", open_and_kill)
+    process = await run.start("sleep", "31427.25", uid=uid)
+    assert killed == {process._outer.pid}
+    assert await process.wait() == 137
+    assert not is_alive("sleep\x0031427.25")
+    assert process.survivors == ()
+    os.close(process.output)
+
+
 OUTLIVED = """
 import asyncio, sys
 from pathlib import Path
@@ -228,6 +282,29 @@ async def test_without_a_sandbox_a_job_runs_as_a_job_user_in_a_folder_that_is_de
     assert not Path(cwd).parent.exists()
 
 
+async def test_without_a_sandbox_a_job_has_no_rights_and_can_gain_none_if_the_worker_is_root(bare: Runner) -> None:
+    if is_root():
+        names = ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"]
+        ran = await bare("grep", "-E", f"^(NoNewPrivs|Groups|{'|'.join(names)}):", "/proc/self/status")
+        assert ran.log.split() == ["Groups:", *(word for name in names for word in (f"{name}:", "0" * 16)), "NoNewPrivs:", "1"]
+
+
+@pytest.mark.usefixtures("empty_memory")
+async def test_without_a_sandbox_another_worker_that_starts_leaves_a_running_job_alone(bare: Runner, uid: int) -> None:
+    process = await start_process(bare, "sh", "-c", "exec sleep 31428.25", uid=uid, marker="31428.25")
+    # Anybody can create this link. It leads to a folder of the job's user that has no lock of its own.
+    planted = no_sandbox.MEMORY_FOLDER / f"{no_sandbox.FOLDER_PREFIX}.j-dev-test.planted"
+    planted.symlink_to(process._job_paths.home)
+    try:
+        assert no_sandbox.clear_leftovers() == ()
+        assert is_alive("sleep\x0031428.25")
+        assert Path(process._job_paths.home).parent.exists()
+    finally:
+        planted.unlink()
+        await process.kill()
+        os.close(process.output)
+
+
 async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_end(bare: Runner) -> None:
     given = Delivered({}, {"pgpass": Secret("hunter22")}, {"PGPASSFILE": ("pgpass",)})
     look = "import json, os; p = os.environ['PGPASSFILE']; s = os.stat(p); print(json.dumps([p, oct(s.st_mode & 0o777), s.st_uid == os.getuid(), open(p).read()]))"
@@ -239,6 +316,12 @@ async def test_without_a_sandbox_delivered_files_are_private_and_deleted_at_the_
 async def test_without_a_sandbox_a_daemon_that_a_job_leaves_is_ended_too(bare: Runner) -> None:
     assert (await bare.python(DAEMON, "31422.25")).code == 0
     assert not is_alive("sleep\x0031422.25")
+
+
+async def test_without_a_sandbox_a_child_that_forgot_its_variables_is_ended_too(bare: Runner) -> None:
+    script = "env -i sleep 31430.25 & until grep -q sleep /proc/$!/comm; do :; done; exit 3"
+    assert (await bare("sh", "-c", script)).code == 3
+    assert not is_alive("sleep\x0031430.25")
 
 
 RABBIT = """
@@ -297,6 +380,13 @@ def test_each_reason_why_a_machine_has_no_sandbox_has_its_own_remedy(monkeypatch
     fake.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1\n")
     fake.chmod(0o755)
     with pytest.raises(SandboxMissing, match=r"No permissions to create new namespace.*run the worker as root"):
+        Sandbox.probe(run.settings)
+    fake.write_text("#!/bin/sh\necho 4711\n")
+    with pytest.raises(SandboxMissing, match=r"its user is '4711'.*run the worker as root"):
+        Sandbox.probe(run.settings)
+    monkeypatch.setattr("activities.process.sandbox.PROBE_TIMEOUT_S", 0.2)
+    fake.write_text("#!/bin/sh\nexec /bin/sleep 600\n")
+    with pytest.raises(SandboxMissing, match=r"bubblewrap does not run .*timed out.*run the worker as root"):
         Sandbox.probe(run.settings)
 
 
@@ -386,6 +476,16 @@ def test_files_of_a_worker_that_died_while_it_copied_them_are_removed() -> None:
     with run_child([sys.executable, "-c", code], cwd=REPOSITORY, env={**os.environ, "AT": str(no_sandbox.MEMORY_FOLDER)}) as worker:
         assert worker.wait(60) == -signal.SIGKILL
     assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+
+
+@pytest.mark.usefixtures("empty_memory")
+def test_no_process_of_root_is_killed_for_a_folder_that_no_job_got() -> None:
+    no_sandbox.make_locked_folder("j-dev-test")
+    os.close(no_sandbox._folder_locks.popitem()[1])
+    with run_child(["cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**os.environ, "JUSTENOUGH_JOB_ID": "j-dev-test"}) as other:
+        assert no_sandbox.clear_leftovers() == ("j-dev-test",)
+        # Of another user, a folder that belongs to it is a job's.
+        assert other.communicate(b"alive")[0] == (b"alive" if is_root() else b"")
 
 
 async def test_a_start_for_which_the_file_handles_do_not_suffice_leaves_none_open(run: Runner, uid: int) -> None:

@@ -15,6 +15,7 @@ from activities.process.resource_monitor import POLL_INTERVAL_S, measure_use
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.jobs.spec import ResourceLimits
 from tests.activities.process.job_process import Runner, is_alive, is_root, until
+from tests.support.child_process import run_child
 
 MEBI = 2**20
 SMALL = ResourceLimits(cpu=60, memory=64 * MEBI, processes=32, file_size=8 * MEBI, open_files=64)
@@ -195,6 +196,7 @@ async def test_each_in_memory_folder_is_bounded_and_its_content_counts_as_memory
     assert told == [[48, 28]]
     told = (await run.python(FILL, "/dev/shm", "/home/job", limits=WIDER)).json_output
     assert told == [[24, 28], [24, 28]]
+    assert (await run.python(FILL, "/run/justenough", limits=WIDER)).json_output == [[6, 28]]
     ran = await run.python(FILL + "\nimport time; held = b'x' * (30 * 2**20); time.sleep(60)", "/tmp", "/dev/shm", limits=SMALL)
     assert ran.code == 137
     assert str(ran.exceeded_limit).startswith("limits.memory: ")
@@ -324,3 +326,10 @@ time.sleep(60)
         assert 5 * MEBI < used.memory < 100 * MEBI
     finally:
         await process.kill()
+
+
+def test_processes_that_end_while_they_are_measured_use_nothing() -> None:
+    with run_child(["true"]) as child:
+        child.wait(60)
+    used = measure_use(child.pid, SMALL, sandboxed=True)
+    assert (used.cpu, used.memory, SMALL.why_exceeded(used)) == (0, 0, None)

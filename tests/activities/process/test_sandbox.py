@@ -1,10 +1,11 @@
 """A job cannot read the worker, its files or another job, cannot write outside its own folders, and has only its own user's rights."""
 
+import json
 import os
 import socket
+import subprocess
 from collections.abc import Iterator
 from contextlib import ExitStack, closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from activities.delivery.delivery import Delivered
 from activities.process.bundles import ensure_unpacked
 from activities.process.interpreters import find_interpreter
 from activities.process.job_command import JobLaunch, JobPaths, environment_script
+from activities.process.sandbox import Sandbox
 from justenough.adapters.configuration.settings import Settings
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs import bundle
@@ -69,6 +71,15 @@ def names_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
+def own_namespace(kind: str) -> str:
+    return str(Path("/proc/self/ns", kind).readlink())
+
+
+def message_queues() -> str:
+    """Return the kernel's list of System V message queues: a heading, then a line for each."""
+    return Path("/proc/sysvipc/msg").read_text()
+
+
 @pytest.fixture
 def workdir(home: Path) -> Path:
     content = bundle.pack({"job.py": (b"print('from the bundle')\n", False), "run.sh": (b"#!/bin/sh\necho ran $1\n", True)})
@@ -89,11 +100,58 @@ async def test_the_worker_and_its_files_cannot_be_read(run: Runner, home: Path) 
     assert read_here(files) == {name: f"the content of {name}" for name in SECRETS}
 
 
-async def test_a_hidden_folder_inside_a_folder_that_jobs_see_looks_empty(run: Runner) -> None:
-    hiding = Runner(run.settings, replace(run.sandbox, hidden=(Path("/usr/share"),)))
+async def test_the_workers_home_inside_a_folder_that_jobs_see_looks_empty(run: Runner, home: Path) -> None:
+    own = run.settings.model_copy(update={"home": Path("/usr/share"), "worker_approle": home / "w", "console_approle": home / "c"})
+    hiding = Runner(run.settings, Sandbox.probe(own))
     code = "import os; print(len(os.listdir('/usr/share')))"
     assert (await hiding.python(code)).log == "0\n"
     assert (await run.python(code)).log != "0\n"
+
+
+@pytest.mark.parametrize("seen_at", ["python", "link to it"])
+async def test_logins_of_worker_and_console_inside_a_folder_that_jobs_see_can_be_neither_read_nor_replaced(
+    seen_at: str, run: Runner, settings: Settings, tmp_path: Path
+) -> None:
+    """The folder of the job's Python contains them. The job's path to it may have a symbolic link, as the worker's path to a login may."""
+    tree, seen = tmp_path / "python", tmp_path / seen_at
+    (tree / "bin").mkdir(parents=True)
+    (tree / "bin" / "python").symlink_to("/usr/bin/python3")
+    (tree / "pyvenv.cfg").write_text("home = /usr/bin\n")
+    (tmp_path / "link to it").symlink_to(tree)
+    names = ["worker/login", "secret/of the worker", "console/login", "console/secrets/of the console", "other/login"]
+    for name, secret in zip(names, [names[1], names[1], names[3], names[3], names[4]], strict=True):
+        (tree / name).parent.mkdir()
+        (tree / name).write_text(json.dumps({"role_id": "r", "secret_id_file": str(tree / secret)}))
+    own = {"worker_approle": tree / names[0], "console_approle": tmp_path / "link to it" / names[2], "home": tree / "not made yet"}
+    hiding = Runner(settings, Sandbox.probe(settings.model_copy(update=own)))
+    python, files = str(seen / "bin" / "python"), [str(seen / name) for name in names]
+    found = (await hiding.python(READ_EACH, *files, python=python)).json_output
+    assert [name for name, text in found.items() if text is not None] == files[-1:]
+    assert (await hiding.python(WRITE_EACH, *files, *(f"{Path(file).parent}/x" for file in files), python=python)).json_output == []
+    # The control: a sandbox that hides other folders shows all of them.
+    assert None not in (await run.python(READ_EACH, *files, python=python)).json_output.values()
+
+
+async def test_a_job_shares_no_namespace_with_the_worker_but_that_of_the_network_if_it_may(run: Runner) -> None:
+    script = "cd /proc/self/ns; readlink cgroup ipc mnt pid uts net"
+    for network in ("host", "none"):
+        ran = await run("sh", "-c", script, network=network)
+        shared = [link.partition(":")[0] for link in ran.log.split() if link == own_namespace(link.partition(":")[0])]
+        assert (len(ran.log.split()), shared) == (6, ["net"] if network == "host" else [])
+
+
+async def test_message_queues_of_the_host_are_not_the_jobs_and_none_of_the_jobs_outlives_it(run: Runner) -> None:
+    made = subprocess.run(["ipcmk", "-Q", "-p", "0666"], capture_output=True, text=True, check=True).stdout.split()[-1]  # noqa: ASYNC221 - it takes a moment
+    try:
+        before = message_queues()
+        assert f" {made} " in before
+        ran = await run("sh", "-c", "cat /proc/sysvipc/msg; ipcmk -Q; wc -l </proc/sysvipc/msg")
+        heading, created, count = ran.log.splitlines()
+        assert heading == before.splitlines()[0]
+        assert (created.startswith("Message queue id:"), count.strip()) == (True, "2")
+        assert message_queues() == before
+    finally:
+        subprocess.run(["ipcrm", "-q", made], check=True)  # noqa: ASYNC221 - it takes a moment
 
 
 async def test_a_job_sees_no_process_outside_its_sandbox(run: Runner) -> None:

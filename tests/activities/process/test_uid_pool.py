@@ -169,3 +169,16 @@ async def test_processes_left_by_a_dead_workers_job_are_ended_and_its_user_id_is
         assert uid == first
         assert not is_alive("sleep\x0027185.25")
     assert end_leftovers(mine) == ()
+
+
+async def test_processes_that_a_dead_workers_job_left_are_ended_although_the_program_that_kills_all_of_them_cannot_be_started(
+    settings: Settings, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if not is_root():
+        return
+    mine = settings.model_copy(update={"job_uid_base": 735_000})
+    subprocess.run([sys.executable, "-c", LEFT, str(home), "735000"], cwd=REPOSITORY, check=False, stdout=subprocess.DEVNULL)  # noqa: ASYNC221 - it takes a moment
+    await until(lambda: is_alive("sleep\x0027185.25"))
+    monkeypatch.setattr(process_tree, "drop_rights_command", lambda _: ("/no/such/program",))
+    assert len(end_leftovers(mine)) == 1
+    assert not is_alive("sleep\x0027185.25")

@@ -4,6 +4,7 @@ import base64
 import itertools
 import json
 import re
+import shlex
 import time
 from collections.abc import Callable
 from urllib.parse import quote, quote_plus
@@ -89,6 +90,9 @@ def test_a_secret_inside_a_longer_base64_text_is_found_at_each_of_its_three_plac
         SECRET.encode().hex().upper(),
         json.dumps(json.dumps({"password": SECRET})),
         re.sub(r"\\u[0-9a-f]{4}", lambda code: f"\\u{code[0][2:].upper()}", json.dumps(SECRET)),
+        shlex.quote(SECRET),
+        # As bash prints it after `set -x`.
+        "'{}'".format(SECRET.replace("'", "'\\''")),
         SECRET.encode("utf-16-le").decode("latin-1"),
         SECRET.encode("utf-16-be").decode("latin-1"),
     ],
