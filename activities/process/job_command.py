@@ -115,8 +115,11 @@ def environment_script(launch: JobLaunch, job_paths: JobPaths) -> Secret:
     return Secret("".join((*files, *(f"export {name}={shlex.quote(value)}\n" for name, value in env.items()))))
 
 
-def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]:
-    """Return the command prefix that makes the kernel limit each process, and kill it first when memory runs out."""
+def limits_command(limits: ResourceLimits, *, processes: int | None) -> tuple[str, ...]:
+    """Return the command prefix that makes the kernel limit each process, and kill it first when memory runs out.
+
+    `processes`: how many there may be; None if the kernel would count those of the worker, too.
+    """
     seconds = limits.cpu + CPU_MARGIN_S
     bounds = {
         "core": (resource.RLIMIT_CORE, 0),
@@ -124,8 +127,7 @@ def limits_command(limits: ResourceLimits, *, own_user: bool) -> tuple[str, ...]
         "data": (resource.RLIMIT_DATA, limits.memory * DATA_LIMIT_FACTOR),
         "fsize": (resource.RLIMIT_FSIZE, limits.file_size),
         "nofile": (resource.RLIMIT_NOFILE, limits.open_files),
-        # The kernel counts processes by user: without a separate user, the worker's processes would count against the job's limit.
-        **({"nproc": (resource.RLIMIT_NPROC, limits.processes)} if own_user else {}),
+        **({} if processes is None else {"nproc": (resource.RLIMIT_NPROC, processes)}),
     }
     hard = {}
     for name, (which, value) in bounds.items():

@@ -96,7 +96,7 @@ def bare_command(launch: JobLaunch) -> tuple[str, ...]:
         return job_command(launch)
     root = os.geteuid() == 0
     return (
-        *limits_command(launch.limits, own_user=root),
+        *limits_command(launch.limits, processes=launch.limits.processes if root else None),
         *(drop_rights_command(launch.uid) if root else ()),
         *DIE_WITH_PARENT_COMMAND,
         *job_command(launch),

@@ -11,7 +11,7 @@ import platform
 import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from functools import partial
 from pathlib import Path
@@ -35,6 +35,7 @@ from activities.process.seccomp import build_filters
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.vault.own_login import secret_files
 from justenough.domain.core.errors import GiveUp
+from justenough.domain.jobs.spec import ResourceLimits
 
 ETC_NAMES = (
     *("alternatives", "ca-certificates", "crypto-policies", "gai.conf", "host.conf", "hosts", "ld.so.cache", "ld.so.conf", "ld.so.conf.d"),
@@ -80,6 +81,8 @@ class Sandbox:
     """Whether this bubblewrap can limit the size of in-memory folders."""
     hidden: tuple[Path, ...] = ()
     """The worker's own folders, to be hidden if jobs could read them."""
+    counts_processes: bool = True
+    """Whether the kernel counts a job's processes without those of others: by its user, or since Linux 5.14 by its user namespace."""
 
     @classmethod
     def probe(cls, settings: Settings) -> Self:
@@ -92,21 +95,31 @@ class Sandbox:
         root = os.geteuid() == 0
         logins = (*secret_files(settings.worker_approle_file), *secret_files(settings.console_approle_file))
         own = dict.fromkeys((settings.home, *(file.parent for file in logins)))
-        sandbox = cls(
+        counting = cls(
             Isolation.BUBBLEWRAP if root else Isolation.NAMESPACES,
             program,
             sized="--size BYTES" in _run_bwrap((program, "--help")).stdout,
             hidden=tuple(path.resolve() for path in own),
         )
+        if not counting.why_unfit(settings):
+            return counting
+        sandbox = replace(counting, counts_processes=False)
+        if why := sandbox.why_unfit(settings):
+            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({why}): {_REMEDY}")
+        return sandbox
+
+    def why_unfit(self, settings: Settings) -> str:
+        """Return why a program does not run in this sandbox; empty if one did. Raises SandboxMissing, NoFreeUid. Blocks."""
+        # A shell and a child of it. If the kernel counted the worker and bubblewrap too, they would be too many.
+        command, limits = ("sh", "-c", "id -u; exit"), ResourceLimits(processes=2)
         # Lend a user id as for a job: ending another job kills every process of that job's user.
         with uid_pool.lend_uid(settings) as uid:
-            launch = JobLaunch("probe", ("id", "-u"), uid, Interpreter(Path("/usr/bin/python3"), ()), network="none")
-            with sandbox.prepare(launch) as ready:
+            launch = JobLaunch("probe", command, uid, Interpreter(Path("/usr/bin/python3"), ()), network="none", limits=limits)
+            with self.prepare(launch) as ready:
                 done = _run_bwrap(ready.argv, stdin=ready.stdin, pass_fds=ready.pass_fds)
-        if done.returncode != 0 or done.stdout.strip() != str(uid):
-            output = done.stderr.strip()[:500] or f"exit code {done.returncode}, its user is {done.stdout.strip()!r}"
-            raise SandboxMissing(f"bubblewrap cannot isolate jobs here ({output}): {_REMEDY}")
-        return sandbox
+        if done.returncode == 0 and done.stdout.strip() == str(uid):
+            return ""
+        return done.stderr.strip()[:500] or f"exit code {done.returncode}, its user is {done.stdout.strip()!r}"
 
     @contextmanager
     def prepare(self, launch: JobLaunch, job_paths: JobPaths = SANDBOX_PATHS, *, status: int | None = None) -> Iterator[PreparedCommand]:
@@ -129,6 +142,8 @@ class Sandbox:
         `files`: for each path to write, the open handle of its content; `rules`: open handles of seccomp filters.
         """
         own_user = self.isolation is Isolation.BUBBLEWRAP
+        # The first process of a user namespace is bubblewrap's own, and counts as one of its user.
+        processes = launch.limits.processes if own_user else launch.limits.processes + 1
         return (
             self.program,
             *("--unshare-pid", "--unshare-ipc", "--unshare-uts", "--unshare-cgroup-try", "--hostname", "job"),
@@ -139,7 +154,7 @@ class Sandbox:
             *(part for handle in rules for part in ("--add-seccomp-fd", str(handle))),
             *bwrap_arguments(launch, files, sized=self.sized, hidden=self.hidden),
             "--",
-            *limits_command(launch.limits, own_user=own_user),
+            *limits_command(launch.limits, processes=processes if self.counts_processes else None),
             *(drop_rights_command(launch.uid) if own_user else ()),
             *job_command(launch),
         )

@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
@@ -292,8 +293,14 @@ async def test_a_fork_bomb_is_contained_while_another_job_runs_well(run: Runner)
 
 async def test_no_more_processes_than_allowed_can_be_made(run: Runner) -> None:
     ran = await run.python(FORK, limits=ResourceLimits(processes=32))
-    # The kernel counts by user. If jobs have no user of their own, the worker adds up their processes and ends the job.
-    assert ran.log == "31\n" if is_root() else str(ran.exceeded_limit).startswith("limits.processes: ")
+    # The kernel counts by user and user namespace. If it does not, the worker adds up the job's processes and ends the job.
+    assert ran.log == "31\n" if run.sandbox.counts_processes else str(ran.exceeded_limit).startswith("limits.processes: ")
+
+
+async def test_the_worker_ends_a_job_with_too_many_processes_if_the_kernel_cannot_count_them(run: Runner) -> None:
+    uncounted = Runner(run.settings, replace(run.sandbox, counts_processes=False))
+    ran = await uncounted.python(FORK.replace("True", "made < 40") + "time.sleep(60)", limits=ResourceLimits(processes=32))
+    assert str(ran.exceeded_limit).startswith("limits.processes: ")
 
 
 async def test_the_monitor_adds_up_processes_threads_processor_time_and_folders_correctly(run: Runner) -> None:
