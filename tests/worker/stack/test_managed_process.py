@@ -153,6 +153,20 @@ async def test_a_child_that_does_not_start_is_ended_and_reported_with_the_end_of
     assert identity is None or not identity.is_alive()
 
 
+async def test_a_child_is_asked_to_end_by_its_signal_and_given_time(tmp_path: Path) -> None:
+    paths, ready, ended = StackPaths(tmp_path), tmp_path / "ready", tmp_path / "ended"
+    for folder in (paths.run, paths.logs):
+        make_private_folder(folder)
+    script = f"trap 'sleep 0.3; touch {ended}; exit 0' INT; touch {ready}; while :; do sleep 0.05; done"
+    spec = ChildSpec(
+        name="drains", argv=("sh", "-c", script), env=dict(os.environ), healthy=ready.exists, stop_signal=signal.SIGINT, stop_within=60
+    )
+    child = ManagedProcess(spec, paths)
+    await child.start()
+    await child.stop()
+    assert ended.exists()
+
+
 def test_a_small_log_is_left_alone(tmp_path: Path) -> None:
     log = tmp_path / "small.log"
     log.write_text("one line\n")
