@@ -24,7 +24,7 @@ RESULT_REASON_TEXTS = {
     ResultReason.NO_PLACE: "it waited too long for one of its launcher's places among the running jobs",
     ResultReason.SERVERS_UNAVAILABLE: "it waited too long for a worker that reaches Vault and the store",
     ResultReason.ACCESS_CUT: "its access was revoked while it ran",
-    ResultReason.WORKFLOW_GONE: "its workflow no longer exists or runs in Temporal",
+    ResultReason.WORKFLOW_GONE: "its workflow ended or was deleted while the job ran",
 }
 
 

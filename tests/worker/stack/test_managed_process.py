@@ -157,9 +157,9 @@ async def test_a_child_is_asked_to_end_by_its_signal_and_given_time(tmp_path: Pa
     paths, ready, ended = StackPaths(tmp_path), tmp_path / "ready", tmp_path / "ended"
     for folder in (paths.run, paths.logs):
         make_private_folder(folder)
-    script = f"trap 'sleep 0.3; touch {ended}; exit 0' INT; touch {ready}; while :; do sleep 0.05; done"
+    script = f"trap 'sleep 0.3; touch {ended}; exit 0' USR1; touch {ready}; while :; do sleep 0.05; done"
     spec = ChildSpec(
-        name="drains", argv=("sh", "-c", script), env=dict(os.environ), healthy=ready.exists, stop_signal=signal.SIGINT, stop_within=60
+        name="drains", argv=("sh", "-c", script), env=dict(os.environ), healthy=ready.exists, stop_signal=signal.SIGUSR1, stop_within=60
     )
     child = ManagedProcess(spec, paths)
     await child.start()
