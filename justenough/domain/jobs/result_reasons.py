@@ -18,13 +18,13 @@ class ResultReason(StrEnum):
 
 
 RESULT_REASON_TEXTS = {
-    ResultReason.WORKER_LOST: "its worker crashed, or could not reach Temporal",
+    ResultReason.WORKER_LOST: "its worker no longer reported to Temporal",
     ResultReason.WORKER_STOPPED: "its worker was shut down while the job ran",
     ResultReason.NO_WORKER: "no worker took it in time",
     ResultReason.NO_PLACE: "it waited too long for one of its launcher's places among the running jobs",
     ResultReason.SERVERS_UNAVAILABLE: "it waited too long for a worker that reaches Vault and the store",
-    ResultReason.ACCESS_CUT: "its access was revoked while it ran",
-    ResultReason.WORKFLOW_GONE: "its workflow ended or was deleted while the job ran",
+    ResultReason.ACCESS_CUT: "the store no longer allowed it access while it ran",
+    ResultReason.WORKFLOW_GONE: "its workflow no longer waited for it",
 }
 
 

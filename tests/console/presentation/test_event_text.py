@@ -28,7 +28,7 @@ def test_an_entry_of_an_unknown_type_has_no_sentence() -> None:
 
 
 def test_the_named_reason_of_a_result_is_told_in_words() -> None:
-    words = "its worker crashed, or could not reach Temporal (worker_lost)"
+    words = "its worker no longer reported to Temporal (worker_lost)"
     assert event_sentence("job.ended", {"state": "failed", "exit_code": None, "reason": "worker_lost"}) == f"failed: {words}"
     started = event_sentence("revocation.started", {"by": "compensation", "why": "worker_lost"})
     assert started == f"revocation started by compensation: {words}"
