@@ -30,7 +30,7 @@ from console.services.deciders import barred_people
 from console.services.stop_job import can_stop, stop_job
 from console.services.visibility import job_for
 from justenough.domain.core.errors import Conflict
-from justenough.domain.jobs.states import CredentialState, JobState, RequestState
+from justenough.domain.jobs.states import CredentialState, RequestState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import JobView, LogChunk
 from justenough.services.parent_chain import ancestor_views
@@ -89,7 +89,6 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
     # Take the stream position before reading anything, so that no later change is missed.
     stream, store, tiers, roles = live_stream.stream_url(console, job=job), console.deps.store, visitor.caller.tiers, visitor.caller.roles
     view = job_for(store, visitor.caller, job)
-    may_stop = visitor.caller.can_stop_jobs_of(view.requester_id)
     now, tail = console.deps.now(), last_output(store.logs.last_chunks(job, MAX_LOG_CHUNKS))
     drawn = store.ledger.entries(job=job, types=DRAWN_KINDS, limit=MAX_DRAWN_ENTRIES)
     timeline = build_timeline({"type": entry.type, "at": entry.at.isoformat(), "data": entry.data} for entry in drawn.items)
@@ -122,9 +121,8 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
         ancestors=ancestor_views(console.deps, view.parent),
         children=store.jobs.list(parent=job, requester_id=visitor.caller.requester_filter, limit=MAX_CHILDREN),
         entries=store.ledger.entries_newest_first(job=job, limit=MAX_LEDGER_ENTRIES),
-        # The process of a job whose access is being revoked has ended, or is being killed.
-        can_cancel=may_stop and can_stop(view, kill=False) and view.state is not JobState.REVOKING,
-        can_kill=may_stop and can_stop(view, kill=True),
+        can_cancel=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=False),
+        can_kill=visitor.caller.can_stop_jobs_of(view.requester_id) and can_stop(view, kill=True),
         again=relaunch_url(console.deps, view.id, order.spec) if order and Role.LAUNCH in roles else "",
         # An ended job writes no more output, so the page need not follow it.
         stream=stream if view.state.ended else f"{stream}&log={tail.seq}",

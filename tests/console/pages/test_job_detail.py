@@ -219,14 +219,6 @@ async def test_the_banner_of_a_stop_goes_once_the_job_has_ended(site: Site, logg
         assert "Cancel: end the process" not in ended
 
 
-async def test_a_job_whose_access_is_being_revoked_can_be_killed_but_not_cancelled(site: Site, logged_in: LogIn) -> None:
-    lead, job = await logged_in("lead"), record_order(site.store, "e-9")
-    site.store.ledger.append([samples.job_start(job, at=now()), samples.issuance(job), samples.revocation_start(job)])
-    page = (await lead.open(f"/jobs/{job}")).text
-    assert (f'href="/jobs/{job}/kill"' in page, f'href="/jobs/{job}/cancel"' in page) == (True, False)
-    assert "end the process" not in text_of(page, "top")
-
-
 async def test_overdue_access_comes_first(site: Site, logged_in: LogIn) -> None:
     lead = await logged_in("lead")
     job = record_order(site.store, "e-9")
