@@ -87,15 +87,20 @@ postgres_with_tls() {
         say "a PostgreSQL that speaks TLS is missing: the tests of the store's TLS start it. Install your system's package 'postgresql'."
 }
 
+# The newest first: each version is faster than the one before. One that can make a venv as it is, if there is one.
 find_python() {
-    local candidate
-    for candidate in "${PYTHON:-python3}" python3.14 python3.13 python3.12 python3.11; do
-        if "$candidate" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null; then
-            command -v "$candidate"
-            return
-        fi
+    local module candidate
+    for module in ensurepip sys; do
+        for candidate in ${PYTHON:-python3.14 python3.13 python3.12 python3 python3.11}; do
+            if "$candidate" -c "import $module, sys; sys.exit(sys.version_info < (3, 11))" 2>/dev/null; then
+                command -v "$candidate"
+                return
+            fi
+        done
     done
-    fail "Python 3.11 or newer is needed; $(python3 --version 2>&1 || echo 'no python3') was found. Name another with PYTHON=/path/to/python3 make setup"
+    local found
+    found=$("${PYTHON:-python3}" --version 2>/dev/null) || found="no ${PYTHON:-python3}"
+    fail "Python 3.11 or newer is needed; $found was found. Name another with PYTHON=/path/to/python3 make setup"
 }
 
 main() {

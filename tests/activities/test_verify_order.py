@@ -7,6 +7,7 @@ import json
 import secrets
 import sqlite3
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -230,7 +231,7 @@ def test_a_job_has_nothing_once_its_parents_order_was_changed_in_the_store(at: D
     (access,) = verified.spec.access
     assert why_exceeds_ancestors(at.deps, access, verified.statement) is None
 
-    with sqlite3.connect(tmp_path / "store.db") as store:
+    with closing(sqlite3.connect(tmp_path / "store.db")) as store, store:
         store.execute(change)
 
     assert why.format(parent) in rejection_message(verify_order(at.deps, child, now=now))

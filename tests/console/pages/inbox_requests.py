@@ -24,13 +24,14 @@ class Words(HTMLParser):
 
     def __init__(self, page: str) -> None:
         super().__init__()
-        self.text = ""
         self.forms: dict[str, dict[str, str]] = {}
         self.buttons: set[tuple[str, str]] = set()
         self.tags: list[tuple[str, dict[str, str]]] = []
         self._form = ""
         self._quiet = 0
+        self._texts: list[str] = []
         self.feed(page)
+        self.text = " ".join(" ".join(self._texts).split())
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
         known = {name: value or "" for name, value in attrs}
@@ -49,7 +50,7 @@ class Words(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         if not self._quiet:
-            self.text = " ".join((self.text + " " + data).split())
+            self._texts.append(data)
 
 
 async def read_words(browser: Browser, path: str) -> Words:
