@@ -15,6 +15,7 @@ from tests.console.cli.conftest import Cli, complete, write_spec
 from tests.support.canned_server import serve_canned_answers
 from tests.support.people import Human
 from tests.support.shop import Shop
+from tests.support.wait import until
 from worker.stack.stack_file import Stack
 
 pytestmark = pytest.mark.servers
@@ -139,7 +140,7 @@ def test_a_launch_names_its_page_and_web_opens_pages(
     assert launched.stderr == f"Page: {whole.console}/jobs/{name}\n"
     assert cli.run("job", "run", spec, "-q", "-o", "name").stderr == ""
     assert opened == []
-    request = ops.job(name)["requests"][0]["id"]
+    request = until(lambda: ops.job(name)["requests"], "its request is recorded")[0]["id"]
     for arguments in (("job", "show", name), ("request", "show", request), ("catalog", "show", "orders-db:read")):
         done = cli.run(*arguments, "--web")
         assert (done.exit_code, done.stdout) == (0, "")

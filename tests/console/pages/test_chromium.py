@@ -15,7 +15,7 @@ from playwright.async_api import Page, Route, expect
 from justenough.domain.ledger.events import EventType
 from tests.adapters.store.event_samples import credential_confirmation, credential_event, issuance, job_start, part_id
 from tests.browser.rig import check_fits, launch_chromium
-from tests.console.pages.inbox_requests import decisions
+from tests.console.pages.inbox_requests import decisions, spec
 from tests.console.pages.oidc_provider import Provider
 from tests.console.pages.plain_browser import Site
 from tests.console.pages.provider_site import Front
@@ -331,10 +331,11 @@ async def test_the_longest_names_make_no_page_wider_than_its_window(site: Site, 
 
 @pytest.mark.parametrize("scripts", [True, False])
 async def test_enter_on_a_ticked_request_signs_nothing(site: Site, served: Served, chromium: Chromium, *, scripts: bool) -> None:
-    request, _ = [served.record_request((await served.launch())["id"]) for _ in range(2)]
+    job = (await served.launch(spec(name="ticked")))["id"]
+    request, _ = [served.record_request(job, number=number) for number in (1, 2)]
     async with open_page(chromium, site, scripts=scripts) as page:
         await log_in(page, site)
-        await page.goto("/inbox?show=mine")
+        await page.goto("/inbox?show=mine&job=ticked")
         pick = page.locator(f"#pick-{request['id']}")
         await pick.check()
         await pick.press("Enter")
