@@ -259,9 +259,9 @@ async def test_wider_bounds_on_tools_are_a_difference_from_the_last_approved_run
 
 
 async def test_a_break_glass_is_named_as_such_and_is_no_approved_run_once_judged_unjustified(served: Served, logged_in: LogIn) -> None:
-    first = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 12}})
+    first = served.record_request(await launch_job(served, "shattered"), call={"tool": "refund-order", "arguments": {"amount": 12}})
     break_glass(served, first, at=datetime.now(UTC) + timedelta(minutes=-3))
-    second = served.record_request(await launch_job(served, "glass"), call={"tool": "refund-order", "arguments": {"amount": 50}})
+    second = served.record_request(await launch_job(served, "shattered"), call={"tool": "refund-order", "arguments": {"amount": 50}})
     lead = await logged_in("lead")
     pages = [(await lead.open(f"/inbox/{one['id']}")).text for one in (first, second)]
     assert "approved by break-glass bypassed tier 1 (owner), not reviewed yet" in text_of(pages[0], "status")

@@ -12,12 +12,14 @@ import pytest
 
 from console.temporal.client import TemporalGateway
 from justenough.adapters.configuration.folder import ConfigFolder
+from justenough.adapters.configuration.settings import Settings
 from justenough.domain.readmodel.views import WorkerView
 from tests.adapters.store import event_samples as samples
 from tests.adapters.store.event_samples import NOW
 from tests.console.pages.conftest import LogIn
 from tests.console.pages.page_text import text_of
 from tests.console.pages.plain_browser import Site
+from tests.console.pages.recorded_console import serve_desk
 from tests.console.pages.recorded_jobs import now, post_fields
 from tests.console.pages.site_variants import serve_variant
 from tests.console.served_console import SHOP
@@ -73,18 +75,19 @@ async def test_queues_that_nobody_polls_are_named_and_so_is_why_that_is_not_know
     assert ("Temporal does not answer" in page, "no worker polls it" in page) == (True, False)
 
 
-async def test_schedules_are_shown_and_only_launchers_act_on_them(site: Site, logged_in: LogIn) -> None:
-    ops, lead = await logged_in("ops"), await logged_in("lead")
-    (name, *_) = site.console.deps.config.current().schedules
-    page = (await ops.open("/operations/schedules")).text
-    assert name in text_of(page, "main")
-    assert re.search(r"(known|\d UTC)\. It has not launched a job yet\.", text_of(page, "main"))
-    assert "Run now" in page
-    assert "Run now" not in (await lead.open("/operations/schedules")).text
-    assert (await post_fields(lead, f"/operations/schedules/{name}/run", reason="")).status_code == 403
-    unsaid = await post_fields(ops, f"/operations/schedules/{name}/pause", reason=" ")
-    assert (unsaid.status_code, "give a reason" in unsaid.text) == (422, True)
-    assert (await post_fields(ops, "/operations/schedules/nowhere/run", reason="")).status_code == 404
+async def test_schedules_are_shown_and_only_launchers_act_on_them(settings: Settings, passwords: dict[str, str], own_store: Path) -> None:
+    async with serve_desk(settings, passwords, own_store) as desk:
+        ops, lead = await desk.log_in("ops"), await desk.log_in("lead")
+        (name, *_) = desk.console.deps.config.current().schedules
+        page = (await ops.open("/operations/schedules")).text
+        assert name in text_of(page, "main")
+        assert re.search(r"(known|\d UTC)\. It has not launched a job yet\.", text_of(page, "main"))
+        assert "Run now" in page
+        assert "Run now" not in (await lead.open("/operations/schedules")).text
+        assert (await post_fields(lead, f"/operations/schedules/{name}/run", reason="")).status_code == 403
+        unsaid = await post_fields(ops, f"/operations/schedules/{name}/pause", reason=" ")
+        assert (unsaid.status_code, "give a reason" in unsaid.text) == (422, True)
+        assert (await post_fields(ops, "/operations/schedules/nowhere/run", reason="")).status_code == 404
 
 
 async def test_a_schedule_is_run_now_once_however_often_the_button_is_pressed(site: Site, logged_in: LogIn) -> None:
