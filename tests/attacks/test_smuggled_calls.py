@@ -31,7 +31,7 @@ gone.sendall((head + "Content-Length: " + str(len(body)) + "\\r\\n\\r\\n" + body
 ASKS_AND_GOES = ASKS.replace("CALL", '{"name": "set-flag", "arguments": {"flag": 1}}') + "threading.Timer(5, gone.close).start()\n"
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def target() -> Iterator[Upstream]:
     with serve_upstream() as listening:
         yield listening
@@ -80,7 +80,6 @@ def test_rejected_calls_do_not_fill_the_ledger(ops: Human) -> None:
 def test_a_job_cannot_release_the_credential_that_a_tool_uses_for_it(ops: Human, shop: Shop, target: Upstream) -> None:
     http = {"url": f"{target.url}/slow", "headers": {"X-Login": "{username} {password}"}, "allow_private": True, "timeout": "50s"}
     slow = {"slow": {"description": "Wait", "uses": {"resource": "orders-db", "action": "read"}, "http": http}}
-    target.reached.clear()
     with offer_tools(shop, slow):
         with launch_puppet(ops) as watching:
             until_offered(watching, "slow")

@@ -472,8 +472,16 @@ def test_a_writing_tool_waits_for_approvers_who_see_its_arguments_and_is_called_
     assert not shop.can_log_in(last_login(hub))
 
 
-def test_a_job_killed_during_a_call_keeps_no_access(ops: Human, hub: McpServer, shop: Shop, review: Review) -> None:
+@pytest.fixture
+def slow(review: Review, hub: McpServer) -> Iterator[None]:
+    """Tools by other names, whose calls may take long."""
     review.pin(hub, tool_list_of(hub), timeout="50s", prefix="slow_")
+    yield
+    review.pin(hub, tool_list_of(hub))
+
+
+@pytest.mark.usefixtures("slow")
+def test_a_job_killed_during_a_call_keeps_no_access(ops: Human, hub: McpServer, shop: Shop) -> None:
     with launch_puppet(ops) as job:
         until(lambda: call_tool(job, "slow_get_issue", number=1) == ('get_issue {"number": 1}', False), "the tool can be called")
         seen, held = kill_in_call(ops, shop, job, "slow_get_slow", reached=hub.reached, login=lambda: last_login(hub))
