@@ -13,15 +13,21 @@ SETUP = Path(__file__).parents[2] / "deploy" / "setup.sh"
 COMPLETE, NO_PIP, TOO_OLD = "nothing", "ensurepip", "import"
 """What a Python cannot run: code that contains this word."""
 
+NOT_THERE = {f"python3{minor}": "#!/bin/sh\nexit 127\n" for minor in ("", ".11", ".12", ".13", ".14")}
+
 
 def choose(folder: Path, pythons: dict[str, str], *, named: str = "") -> tuple[str, str]:
     """Run the step of `make setup` that makes the venv, with these Pythons; return the name of the one that was to make it, and the errors."""
     programs = folder / "bin"
     programs.mkdir()
-    for name, cannot in pythons.items():
-        (programs / name).write_text(STAND_IN.format(name=name, chosen=folder / "chosen", cannot=cannot, python=sys.executable))
+    stand_ins = {
+        name: STAND_IN.format(name=name, chosen=folder / "chosen", cannot=cannot, python=sys.executable) for name, cannot in pythons.items()
+    }
+    # The script also searches /usr/sbin, which some systems merge with /usr/bin. No other Python is found there, and apt installs nothing.
+    for name, text in {**NOT_THERE, "id": "#!/bin/sh\necho 1000\n", **stand_ins}.items():
+        (programs / name).write_text(text)
         (programs / name).chmod(0o755)
-    for tool in ("bash", "dirname", "id"):
+    for tool in ("bash", "dirname"):
         (programs / tool).symlink_to(str(shutil.which(tool)))
     (folder / "deploy").mkdir()
     script = shutil.copy(SETUP, folder / "deploy")
@@ -46,13 +52,16 @@ exec {python} "$@"
     [
         ({"python3": COMPLETE, "python3.13": COMPLETE, "python3.12": COMPLETE}, "", "python3.13"),
         ({"python3": COMPLETE, "python3.11": COMPLETE}, "", "python3"),
+        ({"python3": COMPLETE, "python3.14": COMPLETE}, "", "python3"),
+        ({"python3.14": COMPLETE}, "", "python3.14"),
+        ({"python3": COMPLETE, "my python": COMPLETE}, "my python", "my python"),
         ({"python3": TOO_OLD, "python3.11": COMPLETE}, "", "python3.11"),
         # Debian's Python can make no venv without another package, which only root can install.
         ({"python3": COMPLETE, "python3.13": NO_PIP}, "", "python3"),
         ({"python3": COMPLETE, "python3.13": COMPLETE}, "python3", "python3"),
     ],
 )
-def test_the_newest_python_that_can_make_a_venv_is_chosen_unless_one_is_named(
+def test_the_newest_python_that_the_suite_has_run_on_is_chosen_if_it_can_make_a_venv_unless_one_is_named(
     tmp_path: Path, pythons: dict[str, str], named: str, chosen: str
 ) -> None:
     assert choose(tmp_path, pythons, named=named)[0] == chosen

@@ -62,8 +62,9 @@ def refund(job: Puppet, order: int, amount: float) -> tuple[str, bool]:
 def test_calls_within_the_approved_bounds_need_no_further_approval_and_calls_beyond_them_are_refused(
     ops: Human, lead: Human, shop: Shop
 ) -> None:
-    order, made = tenant_order(shop), "SELECT amount::float FROM refunds WHERE reason = 'bound grants'"
-    before = rows(shop, made)
+    order = tenant_order(shop)
+    amounts = "SELECT amount::float FROM refunds WHERE reason = 'bound grants'"
+    before = rows(shop, amounts)
     narrower = bounds(refund_order={"arguments": {"amount": {"maximum": 50}, "order_id": {"one_of": [order]}}})
     with start_bound_job(ops, lead, tools=narrower) as (job, shown):
         assert (shown["tools"], shown["call"]) == (REQUESTED_TOOLS, None)
@@ -90,7 +91,7 @@ def test_calls_within_the_approved_bounds_need_no_further_approval_and_calls_bey
         assert decided["signed"]["statement"]["tools"] == answer["tools"]
         assert decided["granted_tools"] == granted
         assert is_bypass_closed(job)
-    assert sorted(rows(shop, made)) == sorted([*before, (10.0,), (20.0,), (30.0,)])
+    assert sorted(rows(shop, amounts)) == sorted([*before, (10.0,), (20.0,), (30.0,)])
     assert ops.until(job.job)["revocation"]["state"] == "confirmed"
 
 
