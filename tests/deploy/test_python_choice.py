@@ -61,7 +61,7 @@ exec {python} "$@"
         ({"python3": COMPLETE, "python3.13": COMPLETE}, "python3", "python3"),
     ],
 )
-def test_the_newest_python_that_the_suite_has_run_on_is_chosen_if_it_can_make_a_venv_unless_one_is_named(
+def test_the_newest_python_up_to_3_13_that_can_make_a_venv_is_chosen_unless_one_is_named(
     tmp_path: Path, pythons: dict[str, str], named: str, chosen: str
 ) -> None:
     assert choose(tmp_path, pythons, named=named)[0] == chosen
