@@ -363,6 +363,8 @@ class Issuer:
         if action.space:
             self.holdings.spaces |= {(access.resource, access.action.value)}
         controls = known_controls(deps, action, self._verified.spec.data_scope)
+        if action.target:
+            deps.targets.require_reaper(action.target)
         accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = grant.ends or (now + timedelta(seconds=ttl), ends)

@@ -53,6 +53,7 @@ class Inspection:
     dead: frozenset[str]
     """Lease ids and accessors that are unknown to Vault; certificates that are in the CRL or expired."""
     users: tuple[TargetTrace, ...]
+    empty_roles: tuple[TargetTrace, ...]
     spaces: tuple[TargetTrace, ...]
     targets: tuple[str, ...]
     """Targets that were checked."""
@@ -83,8 +84,11 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
     gone = "its known user does not exist" if len(known) == 1 else f"none of its {len(known)} known users exists"
     none = f"{gone}, and {NONE_WITH_JOB_ID}" if known else NONE_WITH_JOB_ID
     for target in seen.inspected:
-        names = [user.name for user in seen.traces if user.target == target]
-        notes.add(f"users in {target}", alive=bool(names), detail=", ".join(names) or none)
+        alive = [f"{user.name} has {' and '.join(user.left)}" for user in seen.users if user.target == target]
+        empty = [role.name for role in seen.empty_roles if role.target == target]
+        # Whether its role exists or not: without a right, a login or a session, nobody can use it.
+        dead = f"no right, login or session is left; empty roles that are dropped later: {', '.join(empty)}" if empty else none
+        notes.add(f"users in {target}", alive=bool(alive), detail=", ".join(alive) or dead)
         left = [space.name for space in seen.spaces if space.target == target]
         if left or target in seen.space_targets:
             notes.add(f"space in {target}", alive=bool(left), detail=", ".join(left) or NONE_WITH_JOB_ID)
@@ -93,6 +97,7 @@ def inspect(deps: Deps, job: str, credentials: tuple[CredentialHandle, ...], acc
         failures=(*notes.failures, *seen.failures),
         dead=frozenset(notes.dead),
         users=seen.users,
+        empty_roles=seen.empty_roles,
         spaces=seen.spaces,
         targets=seen.inspected,
         target_failures=seen.failures,

@@ -180,7 +180,7 @@ def _revoke_and_inspect(deps: Deps, job: str, memory: JobMemory, steps: FailureC
         # The job's tokens are gone, so the wrapping token grants nothing any more. If revoking it fails, it expires.
         steps.attempt(f"lock {lock.accessor}", partial(revoke_wrapping_token, deps.vault, lock.ciphertext, about=lock.request), None)
     seen_from, inspection = max(deps.now(), memory.proven_at or LONG_AGO), inspect(deps, job, memory.credentials, memory.accesses)
-    if inspection.users or inspection.spaces:
+    if inspection.users or inspection.empty_roles or inspection.spaces or inspection.target_failures:
         inspection = _end_remains(deps, job, memory, steps)
     return _Observation(role_gone, inspection, seen_from)
 
@@ -302,6 +302,8 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
 def _end_remains(deps: Deps, job: str, memory: JobMemory, steps: FailureCollector) -> Inspection:
     """Delete the job's users and spaces in the targets, check again, and collect why some are left: failures, and who holds locks on them."""
     steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
+    # What kept Vault from ending a user may be gone now.
+    _revoke_leases(deps, FailureCollector(), tuple(item for item in memory.credentials if item.lease_id is not None))
     inspection = inspect(deps, job, memory.credentials, memory.accesses)
     if left := {trace.name for trace in (*inspection.users, *inspection.spaces)}:
         steps.failures += deps.targets.find_locks(left, memory.accesses)

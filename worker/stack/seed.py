@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
+from justenough.adapters.configuration.scaffold.new_resource import END_USERS_SQL_FILE
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp
@@ -44,7 +45,8 @@ def seed_servers(plan: StackPlan, *, provision: bool, report: Report) -> None:
 
 
 def load_shop(paths: StackPaths, *, config: Path, port: int) -> None:
-    """Apply the configuration's data/schema.sql and data/rows.sql to a database without tables, and data/access.sql whenever it changed.
+    """Apply the configuration's data/schema.sql and data/rows.sql to a database without tables, and data/access.sql, after the SQL that ends users,
+    whenever one of them changed.
 
     The database stays empty without schema.sql and access.sql, and its tables without rows.sql.
     """
@@ -60,7 +62,7 @@ def load_shop(paths: StackPaths, *, config: Path, port: int) -> None:
             if rows.is_file():
                 shop.execute(rows.read_bytes())
         # A script that ran before is skipped: its locks would wait for jobs that are running.
-        script = access.read_bytes()
+        script = END_USERS_SQL_FILE.read_bytes() + b"\n" + access.read_bytes()
         digest = hashlib.sha256(script).hexdigest()
         shop.execute("CREATE TABLE IF NOT EXISTS public.je_setup (file text PRIMARY KEY, digest text NOT NULL)")
         if shop.execute("SELECT digest FROM public.je_setup WHERE file = 'access'").fetchone() != (digest,):

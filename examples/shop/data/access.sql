@@ -1,12 +1,12 @@
 -- Who may see and do what in the shop, as group roles that Vault grants to the short-lived users it makes. Run by the superuser,
--- in one transaction, after schema.sql and whenever this file changes; so every statement may meet its own earlier effect.
+-- in one transaction, after schema.sql and the product's end_users.sql, and whenever one of them changes; so every statement may meet its own earlier effect.
 --
 --   shop_orders_read_<tenant>     its orders and tickets          shop_refunds_read_<tenant>    its refunds
 --   shop_orders_write_<tenant>    status of its orders, tickets   shop_refunds_write_<tenant>   new refunds for its orders
 --   shop_customers_read_<tenant>  its customers                   shop_payouts_write_<tenant>   new payouts for its orders
 --   shop_orders_admin             all orders and tickets; helper tables in its job's own space (je_give_space)
 --   shop_scratch                  nothing but to connect: what its users may do is in their job's own space (je_open_space)
---   shop_observer  sees every role and session                    shop_reaper  may only end one job's users and space: je_end_users(job),
+--   shop_observer  sees every role and session                    shop_reaper  may only end one job's users and space: je_end_users(job, step),
 --                                                                              je_end_space(job)
 --   shop_spaces    owns the schemas that are spaces; nobody is in it
 --   je_vault       the login with which Vault makes users
@@ -24,11 +24,14 @@ BEGIN
     EXECUTE pg_catalog.format('GRANT %I TO je_vault WITH ADMIN TRUE, INHERIT FALSE, SET FALSE', name);
 END $$;
 
-CREATE OR REPLACE FUNCTION pg_temp.row_policy(name text, target text, command text, grantee text, condition text) RETURNS void
+-- For PUBLIC, with the group in the condition: a policy that names a role is gone if a member of the role runs DROP OWNED BY.
+CREATE OR REPLACE FUNCTION pg_temp.row_policy(name text, target text, command text, grantee text, rows text) RETURNS void
 LANGUAGE plpgsql AS $$
+DECLARE
+    condition text := pg_catalog.format('(SELECT pg_catalog.pg_has_role(%L, ''USAGE'')) AND %s', grantee, rows);
 BEGIN
     EXECUTE pg_catalog.format('DROP POLICY IF EXISTS %I ON public.%I', name, target);
-    EXECUTE pg_catalog.format('CREATE POLICY %I ON public.%I FOR %s TO %I %s', name, target, command, grantee,
+    EXECUTE pg_catalog.format('CREATE POLICY %I ON public.%I FOR %s TO PUBLIC %s', name, target, command,
         CASE command WHEN 'INSERT' THEN pg_catalog.format('WITH CHECK (%s)', condition)
                      WHEN 'SELECT' THEN pg_catalog.format('USING (%s)', condition)
                      ELSE pg_catalog.format('USING (%s) WITH CHECK (%s)', condition, condition) END);
@@ -65,6 +68,9 @@ END $$;
 -- Vault's login has the rights of the users it made (so it can end their sessions and what they own), and of nobody else.
 ALTER ROLE je_vault SET createrole_self_grant TO 'set, inherit';
 ALTER ROLE je_vault SET search_path = pg_catalog, pg_temp;
+-- Vault's plugin does one thing at a time: what waits here keeps every other issue and revocation of this database waiting.
+ALTER ROLE je_vault SET statement_timeout = '5s';
+ALTER ROLE je_vault SET lock_timeout = '1s';
 GRANT CONNECT ON DATABASE shop TO je_vault WITH GRANT OPTION;
 
 -- Here and not in schema.sql, so that a shop which was loaded before there were payouts has them too.
@@ -155,87 +161,10 @@ BEGIN
     GRANT CONNECT ON DATABASE shop TO shop_reaper;
 END $$;
 
--- Together these two end one user, for Vault and for je_end_users. First no new logins: whoever calls commits that before the rest, so that
--- nobody logs in whatever keeps the rest from being done. They run as whoever calls, who can end nobody else; one that is gone already is fine.
-CREATE OR REPLACE FUNCTION public.je_forbid_login(login text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF pg_catalog.to_regrole(pg_catalog.quote_ident(login)) IS NOT NULL THEN
-        EXECUTE pg_catalog.format('ALTER ROLE %I NOLOGIN', login);
-    END IF;
-END $$;
-REVOKE ALL ON FUNCTION public.je_forbid_login(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.je_forbid_login(text) TO je_vault;
-
--- Then open sessions are cut, what it owned is dropped, then its role. It fails, and its caller tries again, where a session does not end or
--- somebody's lock is in the way; never is a role dropped whose session lives, for nobody could tell afterwards whose it was.
-CREATE OR REPLACE FUNCTION public.je_end_user(login text) RETURNS void
-LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
-DECLARE
-    victim oid := pg_catalog.to_regrole(pg_catalog.quote_ident(login));
-BEGIN
-    IF victim IS NULL THEN
-        RETURN;
-    END IF;
-    PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim;
-    PERFORM pg_catalog.pg_terminate_backend(pid, 2000) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim;
-    -- Without this, one transaction sees the sessions of its first look only.
-    PERFORM pg_catalog.pg_stat_clear_snapshot();
-    IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim) THEN
-        RAISE EXCEPTION 'a session of this user does not end';
-    END IF;
-    EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', login);
-    EXECUTE pg_catalog.format('DROP ROLE %I', login);
-    -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
-    PERFORM pg_catalog.pg_stat_clear_snapshot();
-    IF EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE usesysid = victim) THEN
-        RAISE EXCEPTION 'a session of this user has just begun';
-    END IF;
-END $$;
-REVOKE ALL ON FUNCTION public.je_end_user(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.je_end_user(text) TO je_vault;
-
--- Ends every user that carries this job's id: no new logins, open sessions cut, what it owned dropped, the role
--- dropped. Returns the names that are gone. One that could not be dropped (a session that does not end, another's lock on what it owns) is
--- a warning, can no longer log in, and stays visible in pg_roles: so one stuck user never saves the others, and no role is dropped whose
--- session lives. It runs as its owner, so it believes nothing it is given: a job id has one exact form, names are compared as text (no
--- pattern), and no superuser or maker of roles is ever ended.
-CREATE OR REPLACE FUNCTION public.je_end_users(job text) RETURNS SETOF text
-LANGUAGE plpgsql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET lock_timeout = '2s' AS $$
-DECLARE
-    victim record;
-BEGIN
-    IF job IS NULL OR job !~ '^j-[a-z0-9]{1,8}-[0-9a-z]{26}$' THEN
-        RAISE EXCEPTION 'je_end_users: not a job id' USING ERRCODE = 'invalid_parameter_value';
-    END IF;
-    -- Access first, for all of them: what may fail below is undone below, and this stays.
-    FOR victim IN
-        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
-        WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
-    LOOP
-        BEGIN
-            EXECUTE pg_catalog.format('ALTER ROLE %I NOLOGIN', victim.rolname);
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'je_end_users: % may still log in: %', victim.rolname, SQLERRM;
-        END;
-        PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim.oid;
-    END LOOP;
-    FOR victim IN
-        SELECT r.oid, r.rolname FROM pg_catalog.pg_roles r
-        WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
-    LOOP
-        -- Whoever called waits ten seconds, and a call that is cut off would have forbidden no login.
-        EXIT WHEN pg_catalog.clock_timestamp() > pg_catalog.statement_timestamp() + interval '5 seconds';
-        BEGIN
-            PERFORM public.je_end_user(victim.rolname);
-            RETURN NEXT victim.rolname;
-        EXCEPTION WHEN OTHERS THEN
-            RAISE WARNING 'je_end_users: % is not gone: %', victim.rolname, SQLERRM;
-        END;
-    END LOOP;
-END $$;
-REVOKE ALL ON FUNCTION public.je_end_users(text) FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION public.je_end_users(text) TO shop_reaper;
+-- What ends users (end_users.sql, which was run before): Vault's login ends one, the reaper those of one job.
+GRANT EXECUTE ON PROCEDURE public.je_end_user(text) TO je_vault;
+GRANT EXECUTE ON FUNCTION public.je_end_step(text, text) TO je_vault;
+GRANT EXECUTE ON FUNCTION public.je_end_users(text, text) TO shop_reaper;
 
 -- Gives a user that Vault just made its job's space: a schema that every user of the job reaches and nobody else. The first one of a job makes
 -- it, together with a role that may create in it. A user either works as that role from its login on (je_open_space), so that what one of them
@@ -298,6 +227,7 @@ BEGIN
     END IF;
     IF EXISTS (
         SELECT FROM pg_catalog.pg_roles r WHERE position(job IN r.rolname) > 0 AND r.rolname <> 'space-' || job AND NOT r.rolsuper AND NOT r.rolcreaterole
+        AND public.je_left_of(r.rolname) <> '{}'
     ) THEN
         RAISE WARNING 'je_end_space: % stays while users of its job are left', space;
         RETURN;
@@ -346,3 +276,21 @@ CREATE EVENT TRIGGER je_space_quota ON ddl_command_end EXECUTE FUNCTION public.j
 
 -- Large objects lie in no schema and count as nothing there, so nobody makes any.
 REVOKE EXECUTE ON FUNCTION pg_catalog.lo_creat(integer), pg_catalog.lo_create(oid), pg_catalog.lo_from_bytea(oid, bytea) FROM PUBLIC;
+
+-- Ten million advisory locks fill the lock table that all sessions share, and then nothing works until they are gone. No job needs any.
+DO $$
+DECLARE
+    locking oid;
+BEGIN
+    FOR locking IN
+        SELECT oid FROM pg_catalog.pg_proc WHERE pronamespace = 'pg_catalog'::pg_catalog.regnamespace AND proname ~ '^pg_(try_)?advisory_(xact_)?lock'
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', locking::pg_catalog.regprocedure);
+    END LOOP;
+END $$;
+
+-- What keeps an ordinary job from leaving things behind. A job can change all but the first for itself: they are a convenience, not a limit.
+ALTER DATABASE shop SET temp_file_limit = '1GB';
+ALTER DATABASE shop SET client_connection_check_interval = '5s';
+ALTER DATABASE shop SET idle_in_transaction_session_timeout = '5min';
+ALTER DATABASE shop SET transaction_timeout = '30min';

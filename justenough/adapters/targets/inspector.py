@@ -13,6 +13,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 from justenough.adapters.targets.postgres import TargetInspection, TargetObserver, TargetTrace, escape_like, name_patterns, why_unreachable
+from justenough.adapters.targets.reaper import Reaper
 from justenough.adapters.vault import Vault
 from justenough.domain.catalog.models import ActionDef, Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -35,6 +36,7 @@ class TargetInspector:
         self._job = re.compile(JOB_ID_PATTERN.format(installation=re.escape(installation)))
         self._like = f"j-{escape_like(installation)}-%"
         self._observers: dict[Target, TargetObserver] = {}
+        self._reapers: dict[Target, Reaper] = {}
         self._lock = threading.Lock()
 
     def inspect(self, job: str, actions: RequestedActions | None = None, *, names: Collection[str] = ()) -> TargetInspection:
@@ -49,7 +51,15 @@ class TargetInspector:
 
     def end_all_of(self, job: str, actions: RequestedActions | None = None) -> TargetInspection:
         """Delete every user whose name contains a job's id, then the job's spaces. Return the deleted users and spaces."""
-        return self._for_each(actions, lambda observer: observer.end(job))
+        return self._for_each(actions, lambda observer: self._reaper_at(observer.target).end(job))
+
+    def require_reaper(self, target: Target) -> None:
+        """Return if this process can end users at a target, with a connection that it already has. Raises as `Reaper.require` does."""
+        self._reaper_at(target).require()
+
+    def _reaper_at(self, target: Target) -> Reaper:
+        with self._lock:
+            return self._reapers.setdefault(target, Reaper(self._vault, target))
 
     def find_locks(self, names: Collection[str], actions: RequestedActions | None = None) -> tuple[str, ...]:
         """Return a sentence for each session that holds locks on these users and spaces, and for each target that could not be asked.
@@ -86,8 +96,11 @@ class TargetInspector:
         """Close every connection and revoke the users of the connections."""
         with self._lock:
             observers, self._observers = list(self._observers.values()), {}
+            reapers, self._reapers = list(self._reapers.values()), {}
         for observer in observers:
             observer.close()
+        for reaper in reapers:
+            reaper.close()
 
     def _may_be(self, resource: str, action: Action, has: Callable[[ActionDef], bool]) -> bool:
         try:
@@ -124,6 +137,7 @@ class TargetInspector:
                 results = list(pool.map(lambda observer: _inspect_one(observer, act), observers))
         return TargetInspection(
             users=tuple(user for result in results for user in result.users),
+            empty_roles=tuple(role for result in results for role in result.empty_roles),
             spaces=tuple(space for result in results for space in result.spaces),
             inspected=tuple(name for result in results for name in result.inspected),
             space_targets=tuple(name for result in results for name in result.inspected if name in with_spaces),

@@ -1,4 +1,4 @@
-"""One PostgreSQL target: finds users and spaces by the job's id in their names or by their exact names, deletes them, and tries a login.
+"""One PostgreSQL target: finds users and spaces by the job's id in their names or by their exact names, and tries a login.
 
 Every call is bounded. Vault issues the observer's own users under the worker's token. A user that stops working is replaced.
 """
@@ -26,20 +26,19 @@ from justenough.domain.core.secret import Secret
 
 LOOK_TIMEOUT_S = 3
 """Limit for connecting, for inspecting, and for waiting until another inspection of the same target ends."""
-END_TIMEOUT_S = 10
-"""The function that deletes users waits for their sessions to end."""
 MAX_OBSERVER_AGE_S = 5.0
 """An observer then connects again: the target's address may lead to another server by now, while the old one still answers."""
 FIND_NAMES_SQL = """
-    SELECT false, rolname FROM pg_catalog.pg_roles
+    SELECT false, rolname, public.je_left_of(rolname) FROM pg_catalog.pg_roles
     WHERE rolname = ANY (%(names)s) OR (rolname LIKE %(users)s ESCAPE '!' AND rolname NOT LIKE %(spaces)s ESCAPE '!')
-    UNION SELECT true, nspname FROM pg_catalog.pg_namespace WHERE nspname LIKE %(spaces)s ESCAPE '!'
-    UNION SELECT true, rolname FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
+    UNION SELECT true, nspname, NULL FROM pg_catalog.pg_namespace WHERE nspname LIKE %(spaces)s ESCAPE '!'
+    UNION SELECT true, rolname, NULL FROM pg_catalog.pg_roles WHERE rolname LIKE %(spaces)s ESCAPE '!'
     ORDER BY 1, 2
 """
-"""Selects users (false) and spaces (true). A space is a schema and the role that owns its objects; its remains may be one of the two."""
+"""Selects users (false), with what is left of each, and spaces (true). A space is a schema and the role that owns its objects; its remains may
+be one of the two.
+"""
 END_USERS_SQL = "SELECT public.je_end_users(%s::text)"
-END_SPACE_SQL = "SELECT public.je_end_space(%s::text)"
 
 _Connection = psycopg.Connection[Any]
 
@@ -50,6 +49,8 @@ class TargetTrace:
 
     target: str
     name: str
+    left: tuple[str, ...] = ()
+    """What a user still has: sessions, a login, rights, objects of its own."""
 
 
 REFUSED_CONNECTION = re.compile(
@@ -68,6 +69,9 @@ class TargetInspection:
     """The result of inspecting some targets: what was found, which targets were inspected, and why others could not be."""
 
     users: tuple[TargetTrace, ...] = ()
+    """Users that could still do something."""
+    empty_roles: tuple[TargetTrace, ...] = ()
+    """Users without any right, login, session or object, whose role could not be dropped yet: dead, because nobody can use them."""
     spaces: tuple[TargetTrace, ...] = ()
     inspected: tuple[str, ...] = ()
     space_targets: tuple[str, ...] = ()
@@ -77,7 +81,7 @@ class TargetInspection:
 
     @property
     def traces(self) -> tuple[TargetTrace, ...]:
-        return (*self.users, *self.spaces)
+        return (*self.users, *self.empty_roles, *self.spaces)
 
 
 class TargetDown(RetryLater):
@@ -89,7 +93,7 @@ class TargetObserver:
 
     def __init__(self, vault: Vault, target: Target) -> None:
         self._vault = vault
-        self._target = target
+        self.target = target
         self._lock = threading.Lock()
         self._creds: IssuedSecret | None = None
         self._connection: _Connection | None = None
@@ -113,7 +117,7 @@ class TargetObserver:
                 self._drop_connection()
             if self._connection is not None:
                 try:
-                    with _cut_after(self._connection, LOOK_TIMEOUT_S):
+                    with cut_after(self._connection, LOOK_TIMEOUT_S):
                         return read(self._connection)
                 except psycopg.errors.QueryCanceled:
                     # The target is slow, and a new connection would be as slow.
@@ -123,25 +127,13 @@ class TargetObserver:
             self._connected_at = time.monotonic()
             self._connection = self._reconnect()
             try:
-                with _cut_after(self._connection, LOOK_TIMEOUT_S):
+                with cut_after(self._connection, LOOK_TIMEOUT_S):
                     return read(self._connection)
             except psycopg.Error:
                 self._drop_connection()
                 raise
         finally:
             self._lock.release()
-
-    def end(self, job: str) -> TargetInspection:
-        """Delete the job's users and then its space, as a database user whose credential lives only for this call."""
-        creds = self._vault.creds(self._target.end)
-        try:
-            with self._connect(creds, END_TIMEOUT_S) as connection, _cut_after(connection, END_TIMEOUT_S):
-                users = self._end_names(connection, END_USERS_SQL, job)
-                # Targets without spaces may lack the function that deletes them.
-                spaces = self._find_names(connection, *name_patterns(job)).spaces
-                return TargetInspection(users, self._end_names(connection, END_SPACE_SQL, job) if spaces else ())
-        finally:
-            self._drop_creds(creds)
 
     def close(self) -> None:
         with self._lock:
@@ -161,7 +153,7 @@ class TargetObserver:
                 # Revoke it: a target that accepts no connections would get a further user with each check.
                 self._drop_creds(self._creds)
                 self._creds = None
-        creds = self._vault.creds(self._target.observe)
+        creds = self._vault.creds(self.target.observe)
         try:
             connection = self._connect(creds, LOOK_TIMEOUT_S)
         except psycopg.Error:
@@ -172,28 +164,10 @@ class TargetObserver:
         return connection
 
     def _find_names(self, connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
-        found: dict[bool, list[TargetTrace]] = {False: [], True: []}
-        for is_space, name in connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}):
-            found[is_space].append(TargetTrace(self.name, str(name)))
-        return TargetInspection(tuple(found[False]), tuple(found[True]))
-
-    def _end_names(self, connection: _Connection, query: str, job: str) -> tuple[TargetTrace, ...]:
-        return tuple(TargetTrace(self.name, str(name)) for (name,) in connection.execute(query, [job]))
+        return find_names(connection, self.name, users, spaces, names)
 
     def _connect(self, creds: IssuedSecret, seconds: int) -> _Connection:
-        return psycopg.connect(
-            self._target.postgres,
-            user=creds.fields["username"].reveal(),
-            password=creds.fields["password"].reveal(),
-            autocommit=True,
-            connect_timeout=LOOK_TIMEOUT_S,
-            application_name="justenough",
-            target_session_attrs="primary",  # A standby may lag behind, so finding no user there proves nothing.
-            # Whatever the database's default is: names that come as bytes equal no name of a user.
-            client_encoding="utf8",
-            # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.
-            options=f"-c statement_timeout={seconds}s -c search_path=pg_catalog,pg_temp",
-        )
+        return connect_as(self.target, creds, seconds)
 
     def _drop_connection(self) -> None:
         if self._connection is not None:
@@ -202,10 +176,44 @@ class TargetObserver:
         self._connection = None
 
     def _drop_creds(self, creds: IssuedSecret) -> None:
-        """Revoke a user of our own. If that fails, its short ttl ends it."""
-        if creds.lease_id:
-            with suppress(RetryLater, GiveUp):
-                self._vault.revoke_lease(creds.lease_id)
+        drop_creds(self._vault, creds)
+
+
+def find_names(connection: _Connection, target: str, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
+    """Find the users and spaces whose names match these LIKE patterns, and users with these exact names."""
+    alive, empty, found = list[TargetTrace](), list[TargetTrace](), list[TargetTrace]()
+    for is_space, name, left in connection.execute(FIND_NAMES_SQL, {"users": users, "spaces": spaces, "names": list(names)}):
+        if is_space:
+            found.append(TargetTrace(target, str(name)))
+        elif left is not None:
+            # A role that was dropped since the query began has nothing left that could be listed.
+            (alive if left else empty).append(TargetTrace(target, str(name), tuple(map(str, left))))
+    return TargetInspection(tuple(alive), tuple(empty), tuple(found))
+
+
+def connect_as(target: Target, creds: IssuedSecret, seconds: int) -> _Connection:
+    """Connect as a user of our own, with this limit for each statement. Raises psycopg.Error."""
+    return psycopg.connect(
+        target.postgres,
+        user=creds.fields["username"].reveal(),
+        password=creds.fields["password"].reveal(),
+        autocommit=True,
+        connect_timeout=LOOK_TIMEOUT_S,
+        application_name="justenough",
+        target_session_attrs="primary",  # A standby may lag behind, so finding no user there proves nothing.
+        # Whatever the database's default is: names that come as bytes equal no name of a user.
+        client_encoding="utf8",
+        # A function that somebody made in the target, with the name and arguments of a built-in one, must not run instead.
+        options=f"-c statement_timeout={seconds}s -c lock_timeout=2s -c idle_in_transaction_session_timeout=0"
+        " -c search_path=pg_catalog,pg_temp",
+    )
+
+
+def drop_creds(vault: Vault, creds: IssuedSecret) -> None:
+    """Revoke a user of our own. If that fails, its short ttl ends it."""
+    if creds.lease_id:
+        with suppress(RetryLater, GiveUp):
+            vault.revoke_lease(creds.lease_id)
 
 
 def log_in_once(target: Target, username: Secret, password: Secret) -> str | None:
@@ -258,7 +266,7 @@ def why_unreachable(error: Exception) -> str:
 
 
 @contextmanager
-def _cut_after(connection: _Connection, seconds: float) -> Iterator[None]:
+def cut_after(connection: _Connection, seconds: float) -> Iterator[None]:
     """Shut the connection down if its server hangs, because only the server enforces a statement's timeout."""
     plug = socket.socket(fileno=os.dup(connection.fileno()))
 

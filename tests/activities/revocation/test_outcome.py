@@ -54,6 +54,7 @@ DEAD = Inspection(
     failures=(),
     dead=frozenset({"database/creds/x/1", "acc"}),
     users=(),
+    empty_roles=(),
     spaces=(),
     targets=("shop",),
     target_failures=(),

@@ -56,7 +56,7 @@ OTHERS: dict[str, CredentialHandle] = {
 
 def outcome_of(at: Desk, credential: CredentialHandle) -> str:
     """Return the last entry about a credential that was revoked, and whose handles were found dead, while it could still be valid."""
-    seen = Inspection((), (), credential.handles, (), (), (), ())
+    seen = Inspection((), (), credential.handles, (), (), (), (), ())
     traits = TargetTraits(in_target=False, gives_space=False, unprovable=why_unprovable(at.deps, credential) is not None)
     *_, last = credential_events("j", credential, seen, traits, by="session", at=NOW)
     return last.type.value.removeprefix("credential.")

@@ -133,15 +133,17 @@ def test_a_failed_revocation_names_the_session_that_holds_the_lock_until_it_is_e
     assert spaces_of(at, job) == []
 
 
-def test_a_failed_revocation_of_one_credential_names_the_session_that_holds_a_lock_on_its_user(at: Desk) -> None:
+def test_a_user_without_any_access_is_confirmed_even_if_a_lock_keeps_its_empty_role(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)
     with suppress(psycopg.OperationalError), psycopg.connect(at.shop.superuser, application_name="nightly") as connection:
         connection.execute(f"COMMENT ON ROLE \"{held.credential.user}\" IS 'kept'".encode())
-        failed = revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test")
-        assert not failed.confirmed
-        assert any(f": session {connection.info.backend_pid} of " in why for why in failed.failures if why.startswith("lock in ")), failed
-    assert revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test").confirmed
+        assert revoke_by_handle(at.deps, job, held.credential, (), by="person", why="a test").confirmed
+        seen = at.deps.targets.inspect(job)
+        assert ([user.name for user in seen.users], [role.name for role in seen.empty_roles]) == ([], [held.credential.user])
+        assert not at.shop.can_log_in(held)
+    at.deps.targets.end_all_of(job)
+    assert at.deps.targets.traces_of(job) == ()
 
 
 def test_an_observer_without_rights_names_the_session_and_says_what_it_cannot_see(at: Desk) -> None:

@@ -134,7 +134,7 @@ def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_el
     assert refusal("write", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") == "InsufficientPrivilege"
     assert refusal("observer", "SELECT * FROM finance.invoices") == "InsufficientPrivilege"
     assert refusal("reaper", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") is None
-    assert refusal("reaper", "SELECT public.je_end_users('%')") == "RaiseException"
+    assert refusal("reaper", "SELECT public.je_end_users('%')") == "InvalidParameterValue"
 
 
 def test_the_sql_fails_while_everybody_may_create_objects_in_the_schema(own: Own, shop: Shop) -> None:
@@ -161,7 +161,8 @@ def test_two_resources_of_one_database_end_each_others_users(own: Own) -> None:
         own.run_sql(name, database="billing")
     with psycopg.connect(own.as_owner("billing")) as connection:
         # The database was created again, and the server has kept the roles.
-        connection.execute("DROP FUNCTION public.je_end_users(text), public.je_end_user(text)")
+        connection.execute("DROP ROUTINE public.je_end_users(text, text), public.je_end_user(text), public.je_end_step(text, text)")
+        connection.execute("DROP ROUTINE public.je_left_of(text), public.je_guard_groups(), public.je_sql_version()")
     for name in ("sales", "billing", "sales"):
         own.run_sql(name, database="billing")
     own.apply()
@@ -189,7 +190,7 @@ def test_two_databases_of_one_server_do_not_end_each_others_users(own: Own) -> N
 MISTAKES = (
     ("observe: database/creds/billing-observer", "observe: database/creds/nobody", "find in target", "database/creds/nobody"),
     ("dbname=billing", "dbname=postgres", "find in target", "permission denied for database"),
-    ("SELECT public.je_end_user('{{name}}')", "SELECT 1", "verify", "revocation_statements have not ended it"),
+    ("CALL public.je_end_user('{{name}}')", "SELECT 1", "verify", "revocation_statements have not ended it"),
     ("end: database/creds/billing-reaper", "end: database/creds/billing-observer", "end in target", "InsufficientPrivilege"),
 )
 

@@ -207,7 +207,6 @@ def test_a_space_is_dropped_with_its_objects_while_sessions_use_it(
         CREATE INDEX by_twice ON parent (md5(body));
         CREATE DOMAIN small AS int CHECK (VALUE < 10);
         GRANT SELECT ON parent TO PUBLIC;
-        ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC;
         """
     )
     writing = enter(job)
