@@ -228,7 +228,16 @@ class SweepActivities:
             # Only its token role can be left, if a worker that was suspended wrote it after the job's end.
             await asyncio.to_thread(self._deps.vault.close_prefix, job)
             return None
-        result = await self._revoke(job, why)
+        if view.revocation.state.is_settled and await asyncio.to_thread(self._has_only_empty_roles, job):
+            # Its access was found dead, and is: without this look, each sweep would record that again until the roles can be dropped.
+            ended = await asyncio.to_thread(self._deps.targets.end_all_of, job)
+            if ended.failures or await asyncio.to_thread(self._has_only_empty_roles, job):
+                return "waiting", job, "nothing can use its access, but a lock keeps an empty role of it from being dropped"
+            # A proof of its own: the record says when the access was found dead, and when the roles were gone.
+            revoke_again = partial(revoke.revoke, self._deps, job, by="sweep", why="its empty roles were dropped", settled=True)
+            result = await asyncio.get_running_loop().run_in_executor(SWEEP_POOL, revoke_again)
+        else:
+            result = await self._revoke(job, why)
         return ("revoked", job, "") if result.confirmed else _retry_verdict(job, result)
 
     async def _revoke_requested(self, job: str) -> SweepVerdict | None:
@@ -320,6 +329,11 @@ class SweepActivities:
         expected = [*revocations, *(item for item in tasks if item.activity_type.name == "run_session" and item.state != waits)]
         # A time in the future comes from a wrong clock. A second attempt beside a running one does no harm.
         return bool(expected) and abs(now - max(filter(None, (claim.closed_at, claim.attempted_at)))) < ATTEMPT_TIMEOUT
+
+    def _has_only_empty_roles(self, job: str) -> bool:
+        """Whether all that is left of a job is roles that nobody can use."""
+        seen = self._deps.targets.inspect(job)
+        return bool(seen.empty_roles) and not (seen.users or seen.spaces or seen.failures or self._deps.vault.prefix_accessors(job))
 
     def _has_traces(self, job: str) -> bool:
         return bool(self._deps.vault.prefix_accessors(job)) or bool(self._deps.targets.traces_of(job))

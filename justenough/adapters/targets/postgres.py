@@ -18,7 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
-from justenough.adapters.targets.postgres_locks import find_locks
+from justenough.adapters.targets.postgres_locks import find_locks, find_sessions
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.models import Target
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -105,8 +105,12 @@ class TargetObserver:
         return self._look(lambda connection: self._find_names(connection, users, spaces, names))
 
     def find_locks(self, names: Collection[str]) -> TargetInspection:
-        """Find the locks on users and spaces of these names. Raises like `_look`."""
-        return self._look(lambda connection: TargetInspection(locks=find_locks(connection, self.name, names)))
+        """Find the locks on users and spaces of these names, and the users' sessions. Raises like `_look`."""
+
+        def read(connection: _Connection) -> TargetInspection:
+            return TargetInspection(locks=find_locks(connection, self.name, names) + find_sessions(connection, self.name, names))
+
+        return self._look(read)
 
     def _look(self, read: Callable[[_Connection], TargetInspection]) -> TargetInspection:
         """Return what `read` finds as the observer. Raises TargetDown, one of Vault's or psycopg's errors."""

@@ -9,6 +9,7 @@ from typing import Any
 
 import psycopg
 
+UNSAFE = re.compile(r"[^\w .@/-]")
 FIND_LOCKS_SQL = """
     WITH remains AS (
         SELECT 'pg_authid'::regclass AS classid, oid AS objid FROM pg_catalog.pg_roles WHERE rolname = ANY (%(names)s)
@@ -37,6 +38,22 @@ A session that itself waits for a lock, such as another attempt to drop them, is
 """
 
 
+FIND_SESSIONS_SQL = """
+    SELECT pid, usename, pg_catalog.date_part('epoch', pg_catalog.clock_timestamp() - coalesce(query_start, backend_start))
+    FROM pg_catalog.pg_stat_activity WHERE usename = ANY (%(names)s) ORDER BY pid LIMIT 5
+"""
+"""Sessions of these users. After they were told to end, those are left whose statement checks for no interrupt."""
+
+
+def find_sessions(connection: psycopg.Connection[Any], target: str, names: Collection[str]) -> tuple[str, ...]:
+    """Return a sentence for each session of these users, which PostgreSQL was told to end: who, for how long, and what ends it."""
+    remedy = "PostgreSQL cannot end it before its statement ends; its server's administrator can with SIGKILL, which restarts the server"
+    return tuple(
+        f"session in {target}: {pid} of {re.sub(UNSAFE, '?', user)} has been running a statement for {seconds or 0:.0f} s. {remedy}"
+        for pid, user, seconds in connection.execute(FIND_SESSIONS_SQL, {"names": list(names)})
+    )
+
+
 def find_locks(connection: psycopg.Connection[Any], target: str, names: Collection[str]) -> tuple[str, ...]:
     """Return a sentence for each session that holds locks on users and spaces of these names."""
     return tuple(_lock_text(target, *row) for row in connection.execute(FIND_LOCKS_SQL, {"names": list(names)}))
@@ -44,6 +61,6 @@ def find_locks(connection: psycopg.Connection[Any], target: str, names: Collecti
 
 def _lock_text(target: str, pid: int, user: str, application: str | None, since: datetime | None) -> str:
     # Any user may choose these names, and must not imitate another sentence.
-    who, program = (re.sub(r"[^\w .@/-]", "?", name or "unnamed") for name in (user, application))
+    who, program = (re.sub(UNSAFE, "?", name or "unnamed") for name in (user, application))
     began = f"in a transaction since {since.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}" if since else "and the observer may not see since when"
     return f"lock in {target}: session {pid} of {who} (application {program}) holds locks on what is left of the job, {began}"

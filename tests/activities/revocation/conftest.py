@@ -34,5 +34,9 @@ def other_server(shop: Shop, tmp_path_factory: pytest.TempPathFactory) -> Iterat
             creation = f"CREATE ROLE \"{{{{name}}}}\" LOGIN PASSWORD '{{{{password}}}}' VALID UNTIL '{{{{expiration}}}}' IN ROLE shop_{own}"
             shop.admin("POST", f"database/roles/other-{own}", {"db_name": "other", "default_ttl": "1h", "creation_statements": [creation]})
         shop.admin("POST", "database/roles/other-read", {"db_name": "other", "default_ttl": "2m", "creation_statements": [CREATION]})
-        yield {"postgres": f"host=127.0.0.1 port={port} dbname=shop", "observe": "database/creds/other-observer", "end": "database/creds/other-reaper"}
+        yield {
+            "postgres": f"host=127.0.0.1 port={port} dbname=shop",
+            "observe": "database/creds/other-observer",
+            "end": "database/creds/other-reaper",
+        }
         shop.admin("DELETE", "database/config/other")
