@@ -231,7 +231,8 @@ class SweepActivities:
         if view.revocation.state.is_settled and await asyncio.to_thread(self._has_only_empty_roles, job):
             # Its access was found dead, and is: without this look, each sweep would record that again until the roles can be dropped.
             ended = await asyncio.to_thread(self._deps.targets.end_all_of, job)
-            if ended.failures or await asyncio.to_thread(self._has_only_empty_roles, job):
+            are_left = await asyncio.to_thread(self._has_only_empty_roles, job)
+            if ended.failures or are_left:
                 return "waiting", job, "nothing can use its access, but a lock keeps an empty role of it from being dropped"
             # A proof of its own: the record says when the access was found dead, and when the roles were gone.
             revoke_again = partial(revoke.revoke, self._deps, job, by="sweep", why="its empty roles were dropped", settled=True)
