@@ -6,7 +6,7 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing, contextmanager, suppress
 
 import psycopg
@@ -82,6 +82,15 @@ def superuser(shop: Shop) -> Iterator[psycopg.Connection]:
         yield connection
 
 
+@pytest.fixture
+def report(record_testsuite_property: Callable[[str, object], None], request: pytest.FixtureRequest) -> Callable[[str, float], None]:
+    """Record the seconds of the table in docs/explanation/reliability.md: `make test ARGS="tests/attacks/test_held_locks.py --junitxml FILE"`."""
+    return lambda whose, seconds: record_testsuite_property(f"{request.node.name}: {whose}", f"{seconds:.2f} s")
+
+
+Report = Callable[[str, float], None]
+
+
 def seconds_until_dead(shop: Shop, *logins: Login) -> float:
     """Return the seconds until none of these logins works."""
     began = time.monotonic()
@@ -99,7 +108,9 @@ def is_refused(shop: Shop, login: Login) -> bool:
 
 
 @pytest.mark.parametrize("statement", [OWN_ROW, OWN_SETTING, SAVEPOINTS], ids=["own row", "own setting", "savepoints"])
-def test_what_a_session_holds_of_its_own_user_keeps_no_access_alive(ops: Human, shop: Shop, leash: ExitStack, statement: str) -> None:
+def test_what_a_session_holds_of_its_own_user_keeps_no_access_alive(
+    ops: Human, shop: Shop, leash: ExitStack, report: Report, statement: str
+) -> None:
     attacking, attacker = leash.enter_context(launch_leashed(ops, shop))
     reader = shop.connect(attacker)
     assert reader.execute("SELECT count(*) FROM orders").fetchone() == (7200,)
@@ -112,6 +123,7 @@ def test_what_a_session_holds_of_its_own_user_keeps_no_access_alive(ops: Human, 
         other_leash.close()
         took = seconds_until_dead(shop, attacker, Login(attacker.user, "known"), other)
 
+    report("both jobs", took)
     assert took < MAX_EXPOSURE_S
     with pytest.raises(psycopg.Error):
         reader.execute("SELECT count(*) FROM orders")
@@ -121,7 +133,7 @@ def test_what_a_session_holds_of_its_own_user_keeps_no_access_alive(ops: Human, 
     assert time.monotonic() - began < 60
 
 
-def test_a_full_lock_table_keeps_no_access_alive(ops: Human, shop: Shop, leash: ExitStack) -> None:
+def test_a_full_lock_table_keeps_no_access_alive(ops: Human, shop: Shop, leash: ExitStack, report: Report) -> None:
     """Where advisory locks could not be taken away from jobs, as without a superuser."""
     attacking, attacker = leash.enter_context(launch_leashed(ops, shop))
     with superuser(shop) as granting, ExitStack() as other_leash:
@@ -131,10 +143,14 @@ def test_a_full_lock_table_keeps_no_access_alive(ops: Human, shop: Shop, leash: 
             start_backend(shop, attacker, ALL_LOCKS)
             # The job that ends in order is another one: the attacker goes on.
             other_leash.close()
-            assert seconds_until_dead(shop, other) < MAX_EXPOSURE_S
+            took = seconds_until_dead(shop, other)
+            report("the other job", took)
+            assert took < MAX_EXPOSURE_S
             shop.assert_dead(ops.until(ending, "succeeded"), other)
             leash.close()
-            assert seconds_until_dead(shop, attacker) < MAX_EXPOSURE_S
+            took = seconds_until_dead(shop, attacker)
+            report("the attacker", took)
+            assert took < MAX_EXPOSURE_S
             shop.assert_dead(ops.until(attacking, "succeeded"), attacker)
         finally:
             granting.execute("REVOKE EXECUTE ON FUNCTION pg_catalog.pg_advisory_lock(bigint) FROM PUBLIC")
@@ -169,7 +185,9 @@ def test_a_member_does_not_take_the_policies_of_its_group_apart(ops: Human, shop
 
 
 @pytest.mark.parametrize("is_guarded", [True, False], ids=["event trigger", "no event trigger"])
-def test_a_lock_on_another_jobs_role_does_not_keep_that_job_overdue(ops: Human, shop: Shop, leash: ExitStack, *, is_guarded: bool) -> None:
+def test_a_lock_on_another_jobs_role_does_not_keep_that_job_overdue(
+    ops: Human, shop: Shop, leash: ExitStack, report: Report, *, is_guarded: bool
+) -> None:
     _, attacker = leash.enter_context(launch_leashed(ops, shop))
     holding = shop.connect(attacker)
     with ExitStack() as other_leash, superuser(shop) as database, closing(holding):
@@ -183,14 +201,16 @@ def test_a_lock_on_another_jobs_role_does_not_keep_that_job_overdue(ops: Human, 
         finally:
             database.execute("ALTER EVENT TRIGGER je_guard_groups ENABLE")
         other_leash.close()
-        assert seconds_until_dead(shop, other) < MAX_EXPOSURE_S
+        took = seconds_until_dead(shop, other)
+        report("the other job", took)
+        assert took < MAX_EXPOSURE_S
         view = ops.until(ending, "succeeded")
         assert {item["state"] for item in view["credentials"]} == {"confirmed"}
         assert "revocation.overdue" not in {entry["type"] for entry in ops.ledger(ending)}
         until(lambda: shop.users_of(ending) == [], "the sweep drops its role")
 
 
-def test_a_session_that_postgres_cannot_end_has_no_rights_and_is_named(ops: Human, shop: Shop, leash: ExitStack) -> None:
+def test_a_session_that_postgres_cannot_end_has_no_rights_and_is_named(ops: Human, shop: Shop, leash: ExitStack, report: Report) -> None:
     """No interrupt is checked while two arrays are compared. These are small enough for that to end within a minute or two."""
     attacking, attacker = leash.enter_context(launch_leashed(ops, shop))
     comparing = "SELECT (SELECT array_agg(g) FROM generate_series(1, 150000) g) && (SELECT array_agg(-g) FROM generate_series(1, 150000) g)"
@@ -200,9 +220,13 @@ def test_a_session_that_postgres_cannot_end_has_no_rights_and_is_named(ops: Huma
         query = "SELECT pid FROM pg_stat_activity WHERE usename = %s AND state = 'active'"
         until(lambda: database.execute(query, (attacker.user,)).fetchone(), "the statement runs")
         leash.close()
-        assert seconds_until_dead(shop, attacker) < MAX_EXPOSURE_S
+        took = seconds_until_dead(shop, attacker)
+        report("the attacker", took)
+        assert took < MAX_EXPOSURE_S
         other_leash.close()
-        assert seconds_until_dead(shop, other) < MAX_EXPOSURE_S
+        took = seconds_until_dead(shop, other)
+        report("the other job", took)
+        assert took < MAX_EXPOSURE_S
         shop.assert_dead(ops.until(ending, "succeeded"), other)
         if (row := database.execute(query, (attacker.user,)).fetchone()) is not None:
             groups = "SELECT count(*) FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member WHERE r.rolname = %s"

@@ -2,7 +2,7 @@
 
 Before anything is issued at a target, the worker has this connection. It waits in an open transaction that has read the catalogs that ending a
 session reads, and so holds their locks: sessions can be ended from it even if a job has filled PostgreSQL's lock table or taken every
-connection. The transaction holds no snapshot, so it keeps nothing from being vacuumed (docs/decisions/0071-access-dies-before-its-role.md).
+connection. The transaction holds no snapshot, so it keeps nothing from being vacuumed (docs/decisions/0065-access-dies-before-its-role.md).
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@
 -- A job may hold any lock that its own statements can take, for as long as its transactions live, and its sessions may outlive its process. So
 -- access ends in steps that wait for nothing which a job can hold, each committed by itself and bounded, none left out because an earlier one
 -- failed: take its rights (a REVOKE of its groups, which no job can block), end its sessions, forbid its login, look again, drop its role.
--- docs/decisions/0071-access-dies-before-its-role.md has the locks that were tried.
+-- docs/decisions/0065-access-dies-before-its-role.md has the locks that were tried.
 
 SET LOCAL search_path = pg_catalog, pg_temp;
 
