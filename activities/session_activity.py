@@ -84,6 +84,10 @@ class SessionActivities:
         if isinstance(found, Rejection):
             return await self._refuse(order.order.job, found.message)
         verified, past = found
+        if past.stop is not None:
+            # Somebody may have started the workflow anew, without the stop that was signalled to the first one. The ledger has it.
+            clean = await asyncio.to_thread(self._is_untouched, order.order.job)
+            return SessionResult(outcome=past.stop, stopped=True, clean=clean)
         launcher, places = verified.launcher, self._deps.settings.places
         claimed = await asyncio.to_thread(
             self._deps.store.claims.claim,
@@ -99,14 +103,7 @@ class SessionActivities:
             clean = await asyncio.to_thread(self._is_untouched, order.order.job)
             return SessionResult(outcome=JobState.FAILED, reason=ResultReason.NO_PLACE, no_place=True, clean=clean)
         if claimed is ClaimResult.ALREADY_RAN:
-            claim = await asyncio.to_thread(self._deps.store.claims.get, order.order.job)
-            is_unclaimed = claim is not None and claim.owner is None
-            stop = await asyncio.to_thread(requested_stop, self._deps.store.ledger, order.order.job) if is_unclaimed else None
-            if stop is not None:
-                # Temporal was down when somebody stopped the job, or did not know it yet, or the session was faster than the signal.
-                return SessionResult(outcome=stop, stopped=True)
-            # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
-            return await self._refuse(order.order.job, ALREADY_RAN)
+            return await self._end_second_run(order.order.job)
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
@@ -121,6 +118,17 @@ class SessionActivities:
             run=run,
             notify_workflow=lambda request: handle.signal("ask", request),
         )
+
+    async def _end_second_run(self, job: str) -> SessionResult:
+        """Return the result of a run of a job whose claim is taken or closed: a reset or a second start ends a job, and never runs it again."""
+        claim = await asyncio.to_thread(self._deps.store.claims.get, job)
+        is_unclaimed = claim is not None and claim.owner is None
+        stop = await asyncio.to_thread(requested_stop, self._deps.store.ledger, job) if is_unclaimed else None
+        if stop is not None:
+            # Temporal was down when somebody stopped the job, or did not know it yet, or the session was faster than the signal.
+            return SessionResult(outcome=stop, stopped=True)
+        # This run does not know what the first one holds.
+        return await self._refuse(job, ALREADY_RAN)
 
     async def _verify_once_servers_answer(self, order: SessionInput) -> tuple[VerifiedOrder, JobHistory] | Rejection | None:
         """Return what `_verify` returns; None if Vault or the store does not answer for PATIENCE_S, or the job is stopped meanwhile."""

@@ -40,7 +40,7 @@ from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import EntryView
 from justenough.services.dependencies import Deps
-from justenough.services.job_history import JobHistory
+from justenough.services.job_history import JobHistory, requested_stop
 from justenough.services.verify_order import VerifiedOrder
 
 TERMINATE_GRACE_S = 10.0
@@ -265,7 +265,8 @@ class JobSession:
                     raise
                 continue
             except AccessClosed:
-                self.stop(Stop.CUT)
+                asked = await asyncio.to_thread(requested_stop, self._deps.store.ledger, self._job)
+                self.stop(Stop(asked.value) if asked else Stop.CUT)
                 raise SessionStopped from None
             self._issued.append(issued)
             delivered = delivered.merge(build_delivery(access, issued.fields, issued.connect))

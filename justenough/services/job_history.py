@@ -26,6 +26,7 @@ APPROVAL_EVENTS = (
 )
 """Events about the outcome of requests that need approval."""
 SETTLING_EVENTS = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
+STOPS = {"kill": JobState.KILLED, "cancel": JobState.CANCELLED}
 
 ALREADY_RAN = "this job has already run or ended; a workflow reset does not run it again"
 
@@ -50,6 +51,8 @@ class JobHistory:
     """`denied`, `expired` or `withdrawn`, by request."""
     withdrawers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By request, the entity ids of people who withdrew their answer."""
+    stop: JobState | None = None
+    """The state in which the job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
 
     def signed_tier(self, request: str, *, needed: int) -> int:
         """Return the needed tier in the digest that approvers must have signed. `needed`: the tier that policy needs now.
@@ -82,9 +85,8 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
 
 
 def requested_stop(ledger: ReadableLedger, job: str) -> JobState | None:
-    """Return the state in which a job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
-    ways = {entry.data.get("how") for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items}
-    return next((state for how, state in (("kill", JobState.KILLED), ("cancel", JobState.CANCELLED)) if how in ways), None)
+    """Return the stop that people asked of a job, as in its history."""
+    return build_job_history(read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items).stop
 
 
 def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, ...]:
@@ -100,11 +102,14 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
     first_tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
     withdrawers: dict[str, frozenset[str]] = {}
+    stop: JobState | None = None
     for entry in entries:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
         ended = ended or kind is EventType.JOB_ENDED
-        if kind in STARTED_EVENTS:
+        if kind is EventType.STOP_REQUESTED and stop is not JobState.KILLED:
+            stop = STOPS.get(str(data.get("how"))) or stop
+        elif kind in STARTED_EVENTS:
             why_over = ALREADY_RAN
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))
@@ -117,4 +122,4 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
             withdrawers[data["request"]] = withdrawers.get(data["request"], frozenset()) | {data["person"]}
             if data["verdict"] == "withdrawn":
                 settled[data["request"]] = "withdrawn"
-    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers)
+    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers, stop)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+import time
 
 import psycopg
 import pytest
@@ -11,6 +12,7 @@ import pytest
 from justenough.adapters.targets import postgres
 from justenough.adapters.targets.inspector import TargetInspector
 from justenough.adapters.targets.postgres import TargetDown, escape_like, log_in_once, why_unreachable
+from justenough.adapters.vault import VaultRefused
 from justenough.domain.core.secret import Secret
 from justenough.domain.jobs.states import Action
 from tests.activities.vault_shop import Desk
@@ -51,6 +53,22 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
         at.deps.targets.end_all_of(job)
         with pytest.raises(psycopg.OperationalError):
             connection.execute("SELECT 1")
+
+
+def test_a_lease_is_not_renewed_while_its_job_locks_its_own_role_and_nobody_waits_long(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    lease = held.credential.lease_id
+    assert lease is not None
+    with at.shop.login(held) as connection:
+        connection.execute("BEGIN")
+        connection.execute("ALTER ROLE CURRENT_USER PASSWORD 'known'")
+        began = time.monotonic()
+        with pytest.raises(VaultRefused, match="lock timeout"):
+            at.deps.vault.renew_lease(lease, 60)
+        assert time.monotonic() - began < 8
+        connection.execute("ROLLBACK")
+        assert at.deps.vault.renew_lease(lease, 60)
 
 
 def test_job_ids_are_read_from_the_names_of_users(at: Desk) -> None:

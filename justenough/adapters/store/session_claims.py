@@ -9,16 +9,18 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, bindparam, delete, select, union_all, update
+from sqlalchemy import Connection, bindparam, delete, exists, select, union_all, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.repository import Repository, count_rows, reads, reads_snapshot, writes
-from justenough.adapters.store.tables import CLAIMS, JOBS, PLACES
+from justenough.adapters.store.tables import CLAIMS, JOBS, LEDGER, PLACES
 from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_tokens
 from justenough.domain.core.base_model import Message
+from justenough.domain.ledger.events import EventType
 
-# Built once, because it runs before each credential is issued.
-_CLAIM = select(CLAIMS).where(CLAIMS.c.job == bindparam("which"))
+# Built once, because it runs before each credential is issued. Ids of entries begin with job and type, and are indexed.
+_STOP = select(LEDGER.c.id).where(LEDGER.c.id >= bindparam("first_stop"), LEDGER.c.id < bindparam("last_stop"))
+_CLAIM = select(CLAIMS, exists(_STOP).label("stop_requested")).where(CLAIMS.c.job == bindparam("which"))
 _HAS_OR_NEEDS_NO_PLACE = union_all(
     select(PLACES.c.job).where(PLACES.c.job == bindparam("which")),
     select(JOBS.c.id).where(JOBS.c.id == bindparam("which"), JOBS.c.ended_at.is_not(None)),
@@ -38,10 +40,12 @@ class SessionClaim(Message):
     closed_at: datetime | None = None
     attempted_at: datetime | None = None
     """When a worker last began to revoke everything of the job. Unlike what Temporal reports, only a worker's attempt sets it."""
+    stop_requested: bool = False
+    """Whether the ledger has a person's request to end the job. A session learns of that beside its work, but issues nothing from then on."""
 
     def is_held_by(self, owner: str) -> bool:
         """Whether this owner may issue the job's credentials now."""
-        return self.open and self.owner == owner
+        return self.open and self.owner == owner and not self.stop_requested
 
 
 class ClaimResult(StrEnum):
@@ -81,7 +85,8 @@ class ClaimRepository(Repository):
     @reads
     def get(self, connection: Connection, job: str) -> SessionClaim | None:
         """Return the job's claim; None if it was neither claimed nor closed."""
-        row = connection.execute(_CLAIM, {"which": job}).mappings().first()
+        stop = f"{job}/{EventType.STOP_REQUESTED.value}"
+        row = connection.execute(_CLAIM, {"which": job, "first_stop": f"{stop}/", "last_stop": f"{stop}0"}).mappings().first()
         return SessionClaim(open=row["closed_at"] is None, **row) if row else None
 
     @writes
