@@ -9,11 +9,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 from typer.testing import CliRunner, Result
 
 from console.cli.root_group import build_program
+from justenough.adapters.configuration.scaffold import END_USERS_SQL_FILE
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.targets.postgres_hazards import ALWAYS
 from justenough.domain.core.secret import Secret
 from tests.support.canned_server import serve_canned_answers
 from tests.support.tls_vault import serve_tls_vault
@@ -22,6 +25,7 @@ from worker.stack.doctor.servers import clock_findings
 from worker.stack.doctor.vault import vault_findings
 from worker.stack.paths import StackPaths
 from worker.stack.plan import EMBEDDED_WORKER_CIDRS
+from worker.stack.postgres import superuser_dsn
 from worker.stack.seed import shop_environment
 from worker.stack.stack_file import Stack
 
@@ -76,6 +80,29 @@ def test_a_good_installation_passes_and_its_target_is_tried(environment: dict[st
     for what in ("temporal server", "workers", "vault seal", "clock", "vault objects", "worker login", "console login", "store", "console"):
         assert "ok" in found[what], what
     assert found["access orders-db:read"] == {"ok"}
+    texts = {finding["what"]: finding["found"] for finding in json.loads(done.stdout)["findings"]}
+    (hazards,) = (text for what, text in texts.items() if what.startswith("hazards "))
+    assert hazards == f"none but one: {ALWAYS}"
+
+
+def test_a_hazard_in_a_target_is_a_warning_and_old_sql_a_failure(environment: dict[str, str | None], whole: Stack) -> None:
+    superuser = superuser_dsn(StackPaths(whole.home), int(environment["SHOP_PORT"] or 0))
+    with psycopg.connect(superuser, autocommit=True) as database:
+        database.execute("ALTER DATABASE shop RESET temp_file_limit")
+        try:
+            warned = examine(environment)
+            database.execute("DROP FUNCTION public.je_sql_version()")
+            failed = examine(environment)
+        finally:
+            database.execute(END_USERS_SQL_FILE.read_bytes())
+            database.execute("ALTER DATABASE shop SET temp_file_limit = '1GB'")
+    (finding,) = (one for one in json.loads(warned.stdout)["findings"] if one["what"].startswith("hazards "))
+    assert (finding["level"], warned.exit_code) == ("warning", 0)
+    assert finding["found"] == f"there is no temp_file_limit: a job could fill the disk; {ALWAYS}"
+    assert finding["remedy"] == "Run ALTER DATABASE \"shop\" SET temp_file_limit = '1GB' as a superuser."
+    (found,) = (text for what, text in failures(failed).items() if what.startswith("hazards "))
+    assert found.startswith("there is no je_sql_version(), so its SQL is older than version")
+    assert failed.exit_code == 1
 
 
 def test_servers_that_do_not_answer_are_each_named_within_ten_seconds_each(environment: dict[str, str | None]) -> None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import psycopg
 from psycopg import sql
 
-from justenough.adapters.configuration.scaffold.new_resource import END_USERS_SQL_FILE
+from justenough.adapters.configuration.scaffold import END_USERS_SQL_FILE
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.runtime.private_files import read_json
 from justenough.domain.core.errors import GiveUp

@@ -27,7 +27,7 @@ app = command_group()
 
 @app.command("check")
 def check_catalog(folder: Folder = None) -> None:
-    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools and of user names that hide the job's id.
+    """Check a configuration folder: catalog, tiers and policies. Exit 2 if it has errors. Warns of actions without a review date, of unreviewed tools, of user names that hide the job's id and of roles that do not end users as they should.
 
     Examples:
     justenough catalog check examples/shop

@@ -70,6 +70,10 @@ class TargetInspector:
         unseen = (failure.removeprefix("target ").partition(": ") for failure in found.failures)
         return (*found.locks, *(f"lock in {target}: could not check which session holds one ({why})" for target, _, why in unseen))
 
+    def find_hazards(self) -> TargetInspection:
+        """Find what a job could do in each target of the catalog beside its task."""
+        return self._for_each(None, lambda observer: observer.find_hazards())
+
     def job_ids(self) -> tuple[set[str], TargetInspection]:
         """Return the ids of this installation's jobs that occur in the names of users and spaces, and the inspection that found them."""
         inspection = self._for_each(None, lambda observer: observer.find(f"%{self._like}", f"space-{self._like}"))
@@ -142,6 +146,7 @@ class TargetInspector:
             inspected=tuple(name for result in results for name in result.inspected),
             space_targets=tuple(name for result in results for name in result.inspected if name in with_spaces),
             locks=tuple(lock for result in results for lock in result.locks),
+            hazards=tuple(hazards for result in results for hazards in result.hazards),
             failures=tuple(why for result in results for why in result.failures),
         )
 

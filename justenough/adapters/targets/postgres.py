@@ -18,6 +18,7 @@ from typing import Any
 import psycopg
 from psycopg.conninfo import conninfo_to_dict
 
+from justenough.adapters.targets.postgres_hazards import PostgresHazards, find_hazards
 from justenough.adapters.targets.postgres_locks import find_locks, find_sessions
 from justenough.adapters.vault import IssuedSecret, Vault
 from justenough.domain.catalog.models import Target
@@ -77,6 +78,7 @@ class TargetInspection:
     space_targets: tuple[str, ...] = ()
     """The inspected targets in which the requested actions create spaces."""
     locks: tuple[str, ...] = ()
+    hazards: tuple[PostgresHazards, ...] = ()
     failures: tuple[str, ...] = ()
 
     @property
@@ -111,6 +113,10 @@ class TargetObserver:
             return TargetInspection(locks=find_locks(connection, self.name, names) + find_sessions(connection, self.name, names))
 
         return self._look(read)
+
+    def find_hazards(self) -> TargetInspection:
+        """Find what a job could do in this target beside its task. Raises like `_look`."""
+        return self._look(lambda connection: TargetInspection(hazards=(find_hazards(connection, self.target.postgres),)))
 
     def _look(self, read: Callable[[_Connection], TargetInspection]) -> TargetInspection:
         """Return what `read` finds as the observer. Raises TargetDown, one of Vault's or psycopg's errors."""

@@ -1,5 +1,5 @@
-"""Checks the values in Vault that determine whether a lost credential's user can be found in its target by the job's id. Pure: callers pass
-the function that reads a path.
+"""Checks the values in Vault that determine whether a lost credential's user can be found in its target by the job's id, and whether Vault ends
+users so that no job can prevent it. Pure: callers pass the function that reads a path.
 """
 
 from __future__ import annotations
@@ -18,6 +18,11 @@ TEMPLATE_REMEDY = (
     "If Vault's answer to an issue is lost, its credential stays in doubt until it must have ended. "
     "Make username_template contain the whole .DisplayName: docs/reference/engines.md"
 )
+ENDING = re.compile(r"\bCOMMIT\b[\s;]*CALL\s+public\.je_end_user\s*\(", re.IGNORECASE)
+"""Matches the revocation statements that no lock of a job can hold up (docs/decisions/0065-access-dies-before-its-role.md)."""
+ENDING_REMEDY = (
+    """Write revocation_statements: [COMMIT, "CALL public.je_end_user('{{name}}')"]: docs/how-to/deployment.md#databases-as-targets"""
+)
 CHANGED_DISPLAY_NAME = re.compile(r"\.DisplayName\s*\|\s*((?:base64|sha256|uppercase|(?:truncate|truncate_sha256)\s+(\d+)))")
 SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26
 """The length of the shortest prefix of .DisplayName that contains the job's id: Vault writes `token-` and then the id."""
@@ -25,7 +30,7 @@ SHORTEST_DISPLAY_NAME = len("token-j-x-") + 26
 
 @dataclass(frozen=True, slots=True)
 class SearchProblem:
-    """A reason why searches in targets cannot work, found at this path in Vault."""
+    """A reason why searches in targets, or the end of users there, may not work, found at this path in Vault."""
 
     path: str
     why: str
@@ -35,7 +40,8 @@ class SearchProblem:
 
 
 def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | None]) -> Iterator[SearchProblem]:
-    """Yield the roles of actions with a `target` that do not exist in Vault, and connections whose users' names hide the job's id.
+    """Yield the roles of actions with a `target` that do not exist in Vault or do not end users as they should, and connections whose users'
+    names hide the job's id.
 
     `read` returns the data at a path in Vault, or None if there is none.
     """
@@ -48,6 +54,9 @@ def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | 
                 yield _missing_problem(f"{mount}/roles/{name}", place)
             elif ".target." not in place:
                 connections.setdefault(f"{mount}/config/{role.get('db_name')}", place)
+                if not ENDING.search(_statements_text(role.get("revocation_statements"))):
+                    ending = f"its revocation_statements do not call public.je_end_user after a COMMIT, so a job's locks can keep users of {place} alive"
+                    yield SearchProblem(f"{mount}/roles/{name}", ending, ENDING_REMEDY, is_missing=False)
     for path, place in connections.items():
         connection = read(path)
         if connection is None:
@@ -66,6 +75,11 @@ def _target_roles(catalog: Catalog) -> dict[str, str]:
             places.setdefault(definition.target.observe, f"{where}.target.observe")
             places.setdefault(definition.target.end, f"{where}.target.end")
     return places
+
+
+def _statements_text(statements: object) -> str:
+    """Return statements, which the catalog and Vault write as a list or as one text, as one text."""
+    return ";".join(map(str, statements)) if isinstance(statements, list) else str(statements or "")
 
 
 def _missing_problem(path: str, place: str) -> SearchProblem:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,31 @@ def test_a_connection_is_named_once_with_the_first_action_that_uses_it() -> None
         "so no search by job id finds users of resources.orders-db.actions.read"
     )
     assert "docs/reference/engines.md" in found.remedy
+
+
+@pytest.mark.parametrize(
+    "statements, is_named",
+    [
+        ("[COMMIT, \"CALL public.je_end_user('{{name}}')\"]", False),
+        ("\"COMMIT; CALL public.je_end_user('{{name}}');\"", False),
+        ("[\"CALL public.je_end_user('{{name}}')\"]", True),
+        ("[\"SELECT public.je_end_user('{{name}}')\"]", True),
+        ("['DROP ROLE \"{{name}}\"']", True),
+        ("[]", True),
+        ("null", True),
+    ],
+)
+def test_a_role_whose_users_a_jobs_locks_can_keep_alive_is_named(statements: str, *, is_named: bool) -> None:
+    (ending,) = re.findall(r"revocation_statements: (.*)", SHOP)
+    catalog = read_catalog(SHOP.replace(ending, statements))
+    found = {problem.path: problem for problem in search_problems(catalog, provision_reader(catalog))}
+    assert ("database/roles/orders-read-acme" in found) is is_named
+    assert "database/roles/je-observer" not in found, "no job is its user"
+    if is_named:
+        problem = found["database/roles/orders-read-acme"]
+        assert not problem.is_missing
+        assert problem.why.startswith("its revocation_statements do not call public.je_end_user after a COMMIT")
+        assert "resources.orders-db.actions.read" in problem.why
 
 
 @pytest.mark.parametrize(

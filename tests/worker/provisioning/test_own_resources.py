@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -14,6 +16,7 @@ import pytest
 from psycopg.conninfo import conninfo_to_dict
 from typer.testing import Result
 
+from justenough.adapters.targets.postgres_hazards import PostgresHazards, find_hazards
 from tests.activities.issuing.test_redis import Redis, redis
 from tests.worker.provisioning.provisioned_shop import Emptied, Shop
 
@@ -135,6 +138,32 @@ def test_users_reach_their_schema_with_the_rights_of_their_action_and_nothing_el
     assert refusal("observer", "SELECT * FROM finance.invoices") == "InsufficientPrivilege"
     assert refusal("reaper", "SELECT public.je_end_users('j-dev-00000000000000000000000000')") is None
     assert refusal("reaper", "SELECT public.je_end_users('%')") == "InvalidParameterValue"
+
+
+def test_a_database_whose_owner_is_not_a_superuser_gets_the_sql_again_by_the_command_that_doctor_prints(own: Own) -> None:
+    own.add("postgres", "billing", "--url", f"postgresql://{own.server}/billing")
+    own.run_sql("billing")
+    own.apply()
+
+    def look() -> PostgresHazards:
+        issued: dict[str, Any] = own.vault.read("database/creds/billing-observer")
+        where = f"host={own.server.partition(':')[0]} port={own.server.partition(':')[2]} dbname=billing"
+        with psycopg.connect(where, user=issued["username"], password=issued["password"]) as connection:
+            return find_hazards(connection, where)
+
+    assert [hazard.found.partition(":")[0] for hazard in look().hazards()] == [
+        "there is no event trigger je_guard_groups",
+        "a job could fill the lock table with advisory locks, and so delay the end of other jobs",
+        "there is no temp_file_limit",
+    ]
+    with psycopg.connect(own.as_owner("billing")) as connection:
+        connection.execute("DROP FUNCTION public.je_sql_version()")
+    old = look()
+    assert old.is_sql_old
+    command = next(old.hazards()).remedy.removeprefix("Run ")
+    subprocess.run(shlex.split(command), check=True, capture_output=True, env={**os.environ, "PGPASSWORD": PASSWORD})
+    assert not look().is_sql_old
+    assert outcomes(own.try_out("billing")) == ALL_OK
 
 
 def test_the_sql_fails_while_everybody_may_create_objects_in_the_schema(own: Own, shop: Shop) -> None:

@@ -165,6 +165,11 @@ CHECKS = (
     DoctorCheck("store and overdue revocations", "production", lambda run: store.overdue_findings(run.settings, is_required=True)),
     DoctorCheck("whether targets answer", "production", lambda run: targets.target_findings(run.settings.config, os.environ)),
     DoctorCheck("a trial of access to each target", "production", lambda run: targets.trial_findings(run.settings, run.catalog)),
+    DoctorCheck(
+        "SQL of each target, and what a job could do there beside its task",
+        "production",
+        lambda run: targets.hazard_findings(run.settings, run.catalog),
+    ),
     DoctorCheck("console: its `/readyz`", "both", check_console),
 )
 """Every check, in the order of the findings. A failed check does not stop the others."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 from psycopg import Error
@@ -12,11 +13,14 @@ from psycopg.conninfo import conninfo_to_dict
 
 from justenough.adapters.configuration.folder import CATALOG
 from justenough.adapters.configuration.settings import Settings
+from justenough.adapters.targets.inspector import TargetInspector
+from justenough.adapters.targets.postgres_hazards import ALWAYS, PostgresHazards
 from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
 from justenough.domain.jobs.states import Revocable
 from justenough.services.action_trial import try_action
+from justenough.services.dependencies import open_worker_vault
 from worker.stack.finding import DoctorFinding
 from worker.stack.probes import PROBE_TIMEOUT_S, postgres_answers
 from worker.stack.readyz import RUNBOOK
@@ -104,3 +108,33 @@ def trial_findings(settings: Settings, catalog: Catalog | None) -> Iterator[Doct
             else:
                 found = f"was issued, found in its target, and gone after its revocation ({len(steps)} steps)"
                 yield DoctorFinding(what, "ok", found)
+
+
+def hazard_findings(settings: Settings, catalog: Catalog | None) -> Iterator[DoctorFinding]:
+    """Yield a finding for each target: whether its SQL is this version's, and what a job could do there beside its task."""
+    if catalog is None or not settings.worker_approle_file.is_file():
+        return  # unfilled_findings or trial_findings reports it.
+    try:
+        with (
+            open_worker_vault(settings) as vault,
+            closing(TargetInspector(vault, lambda: catalog, installation=settings.installation)) as targets,
+        ):
+            seen = targets.find_hazards()
+    except JustEnoughError as error:
+        yield DoctorFinding("hazards", "warning", f"not looked for: {error}", "Run doctor again when the worker can log in to Vault.")
+        return
+    for target, hazards in zip(seen.inspected, seen.hazards, strict=True):
+        yield _hazard_finding(f"hazards {target}", hazards)
+    for failure in seen.failures:
+        yield DoctorFinding(
+            "hazards", "warning", f"not looked for: {failure}", "Start the target, or correct its `observe`; then run doctor again."
+        )
+
+
+def _hazard_finding(what: str, seen: PostgresHazards) -> DoctorFinding:
+    hazards = list(seen.hazards())
+    if not hazards:
+        return DoctorFinding(what, "ok", f"none but one: {ALWAYS}")
+    found = "; ".join((*(hazard.found for hazard in hazards), ALWAYS))
+    remedy = " ".join(f"{hazard.remedy}." for hazard in hazards)
+    return DoctorFinding(what, "missing" if seen.is_sql_old else "warning", found, remedy)

@@ -7,7 +7,6 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import date
-from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import SplitResult, parse_qsl, unquote, urlsplit
 
@@ -17,8 +16,6 @@ from justenough.adapters.configuration.scaffold.new_folder import to_yaml_text
 from justenough.domain.core.errors import Problem, raise_problems
 from justenough.domain.core.url_policy import url_problem
 
-END_USERS_SQL_FILE = Path(__file__).with_name("end_users.sql")
-"""What ends the users of jobs: every PostgreSQL target has a copy of it."""
 REVIEW_AFTER_DAYS = 365
 TERMS = ("environment", "sensitivity", "owner")
 OWN_TERMS = {"target": "null", "revocable": "now", "data_scope": "[]"}
