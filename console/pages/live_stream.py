@@ -21,7 +21,7 @@ from console.events.server_sent_events import EventStream
 from console.http.dependencies import TheConsole
 from console.pages.page_user import PageUser, ThePageUser
 from console.pages.routing import PageRoute
-from console.presentation.time_text import output_text
+from console.presentation.terminal_text import output_text
 from console.services.console import Console
 from console.services.visibility import job_for
 from justenough.domain.core.errors import RetryLater

@@ -7,33 +7,38 @@ import re
 import unicodedata
 from datetime import UTC, datetime
 
-# Controls, surrogates, invisible and direction-changing characters: a task must not be able to overwrite what an approver reads.
-HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+from justenough.domain.core.visible_text import is_hidden, visible_text
+
 COLOUR_SEQUENCE = re.compile(r"(\x1b\[[0-9;]{0,32}m)")
+LINES_AND_TABS = re.compile(r"([\n\t]+)")
+KEPT_ON_TERMINAL = re.compile(rf"((?:{COLOUR_SEQUENCE.pattern[1:-1]}|[\n\t])+)")
 RESET = "\x1b[0m"
 NOT_PLAIN_ASCII = re.compile(r"[^\n -~]")
 TIME_UNITS = ((86_400, "d", 3_600, "h"), (3_600, "h", 60, "min"), (60, "min", 1, "s"))
 """Each unit in seconds with its name, and the next smaller one."""
+NO_WIDTH = frozenset({"Mn", "Me", "Cf"})
 ANSI_CODES = {"green": "32", "yellow": "33", "red": "31", "dim": "2", "bold": "1"}
 
 
 def plain(text: object) -> str:
-    """Return text on one line, with invisible characters escaped."""
-    return "".join(
-        character.encode("unicode_escape", "backslashreplace").decode("ascii")
-        if unicodedata.category(character) in HIDDEN_CATEGORIES
-        else character
-        for character in str(text)
-    )
+    """Return any value on one line as a person can safely read it."""
+    return visible_text(str(text))
 
 
 def log_text(text: str) -> str:
-    """Return job output for a terminal: lines, tabs and colours are kept, other control characters are escaped."""
-    # Odd parts are the colour sequences.
-    return "".join(
-        part if index % 2 else "".join(character if character in "\n\t" else plain(character) for character in part.replace("\r\n", "\n"))
-        for index, part in enumerate(COLOUR_SEQUENCE.split(text))
-    )
+    """Return job output for a terminal: lines, tabs and colours are kept, the text between them is made safe to read."""
+    return _visible_between(KEPT_ON_TERMINAL, text)
+
+
+def output_text(text: str) -> str:
+    """Return job output for a page: lines and tabs are kept, colours are removed, the text between them is made safe to read."""
+    # Colours go first: letters that only a colour separates are one word to the reader.
+    return _visible_between(LINES_AND_TABS, strip_colours(text))
+
+
+def _visible_between(kept: re.Pattern[str], text: str) -> str:
+    # Odd parts are what is kept.
+    return "".join(part if number % 2 else visible_text(part) for number, part in enumerate(kept.split(text.replace("\r\n", "\n"))))
 
 
 def log_page_text(text: str) -> str:
@@ -92,7 +97,7 @@ def colour_text(text: str, colour: str) -> str:
 
 
 def _character_width(character: str) -> int:
-    if unicodedata.combining(character):
+    if unicodedata.category(character) in NO_WIDTH:
         return 0
     return 2 if unicodedata.east_asian_width(character) in "WF" else 1
 
@@ -103,11 +108,11 @@ def to_json_line(value: object) -> str:
 
 
 def to_json_text(value: object, *, indent: int | None = None) -> str:
-    """Return a value as JSON. Letters of all scripts stay as they are; what `plain` escapes is written in JSON's own escapes."""
+    """Return a value as JSON. Letters of all scripts stay as they are; what is hidden is written in JSON's own escapes."""
     text = json.dumps(value, indent=indent, ensure_ascii=False)
     return NOT_PLAIN_ASCII.sub(lambda found: json.dumps(found[0])[1:-1] if has_hidden(found[0]) else found[0], text)
 
 
 def has_hidden(text: str) -> bool:
-    """Whether a text contains control characters other than newlines, or other characters that `plain` escapes."""
-    return any(character != "\n" and unicodedata.category(character) in HIDDEN_CATEGORIES for character in text)
+    """Whether a text contains control characters other than newlines, or blanks other than the space."""
+    return any(character != "\n" and is_hidden(character) for character in text)

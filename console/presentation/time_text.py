@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from console.presentation.terminal_text import TIME_UNITS, log_text, strip_colours
+from console.presentation.terminal_text import TIME_UNITS
 from justenough.domain.core.units import SECONDS_PER_UNIT, parse_duration
 
 
@@ -65,8 +65,3 @@ def parse_moment(text: str, *, now: datetime) -> datetime | None:
 def rfc3339_ms(moment: datetime) -> str:
     """Return a moment as RFC 3339 in UTC with milliseconds."""
     return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%S.%f}"[:-3] + "Z"
-
-
-def output_text(text: str) -> str:
-    """Return job output for a page: lines and tabs are kept, colours are removed, other invisible characters are escaped."""
-    return strip_colours(log_text(text))

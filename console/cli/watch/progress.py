@@ -20,7 +20,7 @@ from console.cli.render.output import join_values, with_state_colour
 from console.cli.render.table import shorten_ids_in
 from console.cli.watch.job import EventHandler
 from console.presentation.event_text import event_sentence
-from console.presentation.terminal_text import colour_text, log_text, moment, plain, strip_colours
+from console.presentation.terminal_text import colour_text, moment, output_text, plain
 
 APPROVAL_EVENT_TYPES = frozenset({"approval.opened", "approval.escalated"})
 """Events that are shown even without --watch, because somebody must decide."""
@@ -130,7 +130,7 @@ class LogTail:
 
     def lines(self, count: int) -> list[str]:
         """Return the last lines, without colour codes."""
-        return [f"  │ {plain(strip_colours(line))}" for line in log_text(self._text).split("\n") if line.strip()][-count:]
+        return [f"  │ {plain(line)}" for line in output_text(self._text).split("\n") if line.strip()][-count:]
 
     def _read(self) -> None:
         after = -1

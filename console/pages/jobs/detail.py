@@ -22,8 +22,8 @@ from console.pages.jobs.timeline import draw_timeline
 from console.pages.page_user import PageMember, PageUser, TheForm, ThePageUser
 from console.pages.rendering import download_headers, render
 from console.pages.routing import PageRoute
-from console.presentation import time_text
 from console.presentation.job_status import job_status_text, proof_text
+from console.presentation.terminal_text import output_text
 from console.presentation.timeline_model import ENTRY_HANDLERS, build_timeline
 from console.services.console import Console
 from console.services.deciders import barred_people
@@ -94,7 +94,7 @@ def show(request: Request, job: str, console: TheConsole, visitor: PageMember, d
     timeline = build_timeline({"type": entry.type, "at": entry.at.isoformat(), "data": entry.data} for entry in drawn.items)
     revocation_started_at = next((entry.at for entry in drawn.items if entry.type == EventType.REVOCATION_STARTED), None)
     order = store.jobs.order(job)
-    spec_text = time_text.output_text(json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False))
+    spec_text = output_text(json.dumps(order.spec if order else {}, indent=2, ensure_ascii=False))
     shown = fitting_length(spec_text, MAX_SPEC_BYTES)
     return render(
         request,
@@ -176,7 +176,7 @@ async def prove(request: Request, job: str, console: TheConsole, visitor: PageMe
 
 def last_output(chunks: Sequence[LogChunk]) -> OutputTail:
     """Return the end of these chunks as safe text; if something is cut, it starts at a line."""
-    text = time_text.output_text("".join(chunk.text for chunk in chunks))
+    text = output_text("".join(chunk.text for chunk in chunks))
     last = chunks[-1].seq if chunks else -1
     if _escaped_size(text) <= MAX_LOG_BYTES:
         return OutputTail(text, last, whole=len(chunks) < MAX_LOG_CHUNKS)

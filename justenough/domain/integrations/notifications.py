@@ -14,6 +14,7 @@ from typing import Any
 
 from justenough.domain.approvals.tier_names import tiers_text
 from justenough.domain.core.units import duration_text
+from justenough.domain.core.visible_text import visible_text
 from justenough.domain.integrations.retry_policy import SentNotice
 from justenough.domain.jobs.states import CredentialState, RequestState, RevocationState
 from justenough.domain.ledger.events import EventType
@@ -39,7 +40,7 @@ REVOCABLE_TEXTS = {
     "never": "cannot be revoked: it stays valid until its owner rotates it",
 }
 
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u200b-\u200f\u2028-\u202e\u2060-\u2069\ufeff]+")
+_LINES = re.compile(r"[ \t\r\n]+")
 # Characters that some services read as markup, a mention or a link, with their replacements.
 _MARKS = str.maketrans(
     {"<": "‹", ">": "›", "[": "⟦", "]": "⟧", "*": "∗", "_": "＿", "`": "ˋ", "~": "∼", "|": "¦", "@": "＠", "#": "＃", "\\": "⧵"}
@@ -189,7 +190,7 @@ def build_follow_up(entry: EntryView, about: str, context: NoticeContext) -> Not
 
 def to_plain_text(text: object, max_chars: int = MAX_QUOTE_CHARS) -> str:
     """Return untrusted text on one line, cut to `max_chars`, without characters that a service could read as markup, a mention or a link."""
-    one_line = " ".join(_CONTROL.sub(" ", str(text)).split())
+    one_line = visible_text(_LINES.sub(" ", str(text)).strip(" "))
     cut = one_line if len(one_line) <= max_chars else f"{one_line[: max_chars - 1]}…"
     return _LINK.sub(lambda found: ":⁄⁄" if found[0] == "://" else "․", cut.translate(_MARKS))
 

@@ -17,6 +17,7 @@ from pathlib import PurePosixPath
 from typing import NoReturn
 
 from justenough.domain.core.errors import InvalidInput, Problem
+from justenough.domain.core.visible_text import visible_text
 
 MAX_PACKED_BYTES = 10 * 1024 * 1024
 MAX_INFLATED_BYTES = 64 * 1024 * 1024
@@ -161,8 +162,8 @@ def refuse_entry(path: str, message: str) -> NoReturn:
 
 
 def printable_name(name: str) -> str:
-    """Return an untrusted file name in printable form: escaped if necessary, and cut to 80 characters."""
-    escaped = name if name.isprintable() else name.encode("unicode_escape", "backslashreplace").decode("ascii")
+    """Return an untrusted file name as a person can safely read it, cut to 80 characters."""
+    escaped = visible_text(name)
     return escaped if len(escaped) <= 80 else f"{escaped[:77]}…"
 
 
