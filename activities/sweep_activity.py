@@ -35,13 +35,14 @@ from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater
-from justenough.domain.jobs.states import JobState, RequestState, Revocable
+from justenough.domain.jobs.states import JobState, RequestState, Revocable, RevocationState
 from justenough.domain.ledger.events import UNATTRIBUTED_CHAIN, Event, EventType, build_event
 from justenough.domain.ledger.overdue import SECOND_CHECK_PENDING
-from justenough.domain.readmodel.views import JobSummary, TargetCheck
+from justenough.domain.readmodel.views import JobSummary
 from justenough.services.dependencies import Deps
 from justenough.services.job_history import requested_stop
 from justenough.services.signed_reports import sign_report
+from justenough.services.target_checks import target_checks
 
 MIN_JOB_AGE = timedelta(seconds=10)
 """The sweep ignores younger jobs."""
@@ -73,6 +74,10 @@ MAX_REPORTED, MAX_FAILURE_BYTES = 1_000, 400_000
 """Maximum number of jobs of each kind, and of failures and their bytes, in a report: a result has it twice, once signed, and must fit
 into a payload (2 MB).
 """
+REAPER_TIMEOUT_S = 5.0
+"""Seconds for the check whether users can be ended at each target. It runs beside the rest of the sweep."""
+LEFT_TIMEOUT_S = 4.0
+"""Seconds for finding out, at the end of a sweep, who could not be ended."""
 SWEEP_POOL = ThreadPoolExecutor(MAX_CONCURRENT_JOBS, thread_name_prefix="sweep")
 """Separate threads: an attempt that timed out keeps its thread, and sessions must not wait for it."""
 
@@ -149,6 +154,8 @@ class SweepActivities:
                 await wait_up_to(RENEWAL_INTERVAL, ended)
 
         async with run_beside(record_progress):
+            # Beside the listing: a target that hangs must not delay the ends of jobs in others.
+            unready = asyncio.create_task(asyncio.to_thread(self._deps.targets.check_reapers, timeout_s=REAPER_TIMEOUT_S))
             if last := await asyncio.to_thread(sweeps.last):
                 self._steady_since = last.steady_since
             # List what is alive before reading the jobs, so that a job that starts meanwhile is not mistaken for a leftover.
@@ -163,21 +170,38 @@ class SweepActivities:
             verdicts = [verdict for verdict in checked if verdict is not None]
             self._stuck = frozenset(job for what, job, _ in verdicts if what == "failed")
             report = build_report(verdicts, inspection.failures, looked_at=len(checked), at=self._deps.now())
-            # One event per unknown job: a set would be reported again whenever one job is added or removed.
-            unknown = [
-                build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job])
-                for what, job, _ in verdicts
-                if what == "unknown"
-            ]
-            for start in range(0, len(unknown), MAX_RECORDED_AT_ONCE):
-                await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_RECORDED_AT_ONCE])
+            await self._record_unknown([job for what, job, _ in verdicts if what == "unknown"])
             if self._deps.config.digest_in_force is not None:
-                checks = target_checks(inspection, at=self._deps.now())
-                await asyncio.to_thread(self._deps.store.targets.record, checks)
+                await self._record_targets(inspection, await unready, traced)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
         await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
         return report
+
+    async def _record_unknown(self, jobs: Sequence[str]) -> None:
+        """Record one event per unknown job: a set would be reported again whenever one job is added or removed."""
+        unknown = [build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job]) for job in jobs]
+        for start in range(0, len(unknown), MAX_RECORDED_AT_ONCE):
+            await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_RECORDED_AT_ONCE])
+
+    async def _record_targets(self, inspection: TargetInspection, unready: Sequence[str], jobs: AbstractSet[str]) -> None:
+        """Record the check of each target. `unready`: failures of reapers; `jobs`: those of which something was found in the targets."""
+        failures = (*await self._why_alive(jobs), *unready)
+        actions = await asyncio.to_thread(self._deps.targets.actions_by_target)
+        checks = target_checks(inspection, at=self._deps.now(), failures=failures, actions=actions)
+        await asyncio.to_thread(self._deps.store.targets.record, checks)
+
+    async def _why_alive(self, jobs: AbstractSet[str]) -> tuple[str, ...]:
+        """Return a failure for each target in which users of these jobs are alive although they should be dead and attempts to end them failed."""
+        views = await asyncio.to_thread(self._deps.store.jobs.by_ids, sorted(jobs)) if jobs else ()
+        due = {view.id for view in views if view.state.ended or view.revocation.state is RevocationState.OVERDUE}
+        if not due:
+            return ()
+        try:
+            return await asyncio.wait_for(asyncio.to_thread(self._deps.targets.why_alive, due), LEFT_TIMEOUT_S)
+        except TimeoutError:
+            log.warning("who could not be ended in the targets is not known", timeout=LEFT_TIMEOUT_S)
+            return ()
 
     async def _check_in_time(self, gate: asyncio.Semaphore, job: str, end: float) -> SweepVerdict | None:
         """Check one job and return the verdict; None if there is nothing to report. A failure, or an exhausted budget, becomes a verdict
@@ -349,13 +373,6 @@ def build_report(verdicts: Sequence[SweepVerdict], failures: Sequence[str], *, l
     fit = min(MAX_REPORTED, bisect_right(list(accumulate(len(text.encode()) for text in every_failure)), MAX_FAILURE_BYTES))
     more = [f"{len(every_failure) - fit:,} more"] if len(every_failure) > fit else []
     return SweepReport(looked_at=looked_at, failures=(*every_failure[:fit], *more), unlisted=unlisted, at=at, **listed)
-
-
-def target_checks(inspection: TargetInspection, *, at: datetime) -> tuple[TargetCheck, ...]:
-    """Return the result of an inspection for each target. A target with several observers has failed if one of them has."""
-    failing = (failure.removeprefix("target ").partition(": ") for failure in inspection.failures)
-    found = dict.fromkeys(inspection.inspected) | {name: why for name, _, why in failing}
-    return tuple(TargetCheck(name=name, failure=why, since=at, checked_at=at) for name, why in found.items())
 
 
 def _retry_verdict(job: str, result: revoke.RevocationResult) -> SweepVerdict:

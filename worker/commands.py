@@ -6,7 +6,7 @@ Imports nothing that loads slowly, because `justenough --help` loads this module
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -102,7 +102,13 @@ class WorkerCommands:
         from worker.stack.status import check_status  # noqa: PLC0415 - the same
 
         with exit_on_error(self.output):
-            stack_status = check_status(StackPaths(read_settings(self.output).home))
+            settings = read_settings(self.output)
+            stack_status = check_status(StackPaths(settings.home))
+        if stack_status.has_failing_targets:
+            from worker.stack.doctor import Examination  # noqa: PLC0415 - only this case needs the store
+            from worker.stack.doctor.store import read_failing_targets  # noqa: PLC0415 - the same
+
+            stack_status = replace(stack_status, failing_targets=read_failing_targets(Examination(settings).in_force))
         self.output.emit(
             stack_status.as_json(),
             table=lambda _: self._print_status(stack_status),

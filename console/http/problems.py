@@ -22,6 +22,7 @@ from justenough.domain.core.errors import (
     InvalidInput,
     JustEnoughError,
     NotFound,
+    NotNow,
     OverQuota,
     PreconditionRequired,
     RetryLater,
@@ -76,7 +77,7 @@ STATUS_TEXT = {
     428: "If-Match is missing",
     429: "The caller has used up their share; the detail names it; retry after `Retry-After`",
     500: "An unexpected error; the console's log has the details",
-    503: "A required system does not answer; retry after `Retry-After`",
+    503: "A required system does not answer, or access could not be revoked now (`errors` lists it); retry after `Retry-After`",
 }
 
 
@@ -119,7 +120,7 @@ def problem_response(
         "detail": detail,
         "instance": request.url.path,
     }
-    if status == 422:
+    if status == 422 or faults:
         shown = [
             *faults[:MAX_FAULTS],
             *([Fault("", f"and {len(faults) - MAX_FAULTS:,} more problems")] if len(faults) > MAX_FAULTS else ()),
@@ -182,7 +183,9 @@ async def _handle_error(request: Request, error: Exception) -> JSONResponse:
         count = len(error.problems)
         summary = str(error) if count <= 3 else f"{error.what}: {count} problems, the first: {error.problems[0]}"
         return problem_response(request, status, summary, faults=error.problems)
-    return problem_response(request, status, error.for_callers, headers=error.headers if isinstance(error, OverQuota) else None)
+    faults = error.problems if isinstance(error, NotNow) else ()
+    headers = error.headers if isinstance(error, NotNow | OverQuota) else None
+    return problem_response(request, status, error.for_callers, faults=faults, headers=headers)
 
 
 async def handle_http_error(request: Request, error: Exception) -> JSONResponse:

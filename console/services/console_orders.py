@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from console.concurrency.quotas import Quotas
 from console.services.submit_job import SubmittedOrder, find_recorded_order, record_order
+from console.services.target_health import require_revocable
 from justenough.adapters.configuration.configured_jobs import ConfiguredJob, ScheduledJob, TriggeredJob
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, MAX_STATEMENT_LIFETIME, OrderStatement, SignedStatement, to_signable
 from justenough.domain.approvals.tiers import Person
@@ -93,13 +94,14 @@ def record_console_order(deps: Deps, quotas: Quotas, request: OrderRequest, *, j
 
 
 def require_valid_spec(deps: Deps, request: OrderRequest) -> None:
-    """Raise InvalidInput with every problem of an order's spec."""
+    """Raise InvalidInput with every problem of an order's spec, and NotNow if its access could not be revoked now."""
     spec = checked_spec(request.configured_job.spec, request.params)
     raise_problems("job spec", problems_in_spec(spec, deps.config.current().catalog))
+    require_revocable(deps, spec)
 
 
 def order_event(deps: Deps, quotas: Quotas, name: str, triggered_job: TriggeredJob, event: CloudEvent, *, delivery: str) -> SubmittedOrder:
-    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict, OverQuota."""
+    """Record the order of an event whose signature was verified; for a repeated event, return its first order. Raises InvalidInput, Conflict, NotNow, OverQuota."""
     if not event.structured and event.id != delivery:
         raise InvalidInput(EVENT, (Problem("id", "in binary mode, ce-id must equal webhook-id: the signature covers only the latter"),))
     entity = deps.vault.own_entity()
@@ -140,7 +142,7 @@ def configured_schedule(deps: Deps, name: str) -> ScheduledJob:
 def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> SubmittedOrder | OccasionSkipped:
     """Record the order of a scheduled run and return it; if it was recorded before, return that order.
 
-    Raises NotFound, NoConfiguration, NoOccasion, NotDueYet, Conflict, InvalidInput, OverQuota.
+    Raises NotFound, NoConfiguration, NoOccasion, NotDueYet, Conflict, InvalidInput, NotNow, OverQuota.
     """
     name, scheduled_job, now = occasion.schedule, configured_schedule(deps, occasion.schedule), deps.now()
     local = occasion.at.astimezone(scheduled_job.zone)
@@ -158,7 +160,7 @@ def order_occasion(deps: Deps, quotas: Quotas, occasion: ScheduleOccasion) -> Su
 
 
 def order_run_now(deps: Deps, quotas: Quotas, name: str, person: Person, *, reason: str, key: str | None) -> SubmittedOrder:
-    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput, OverQuota."""
+    """Record an order for now and return it; the same key returns the same order. Raises NotFound, Conflict, InvalidInput, NotNow, OverQuota."""
     scheduled_job = configured_schedule(deps, name)
     once = digest_of({"schedule": name, "person": person.id, "key": key or str(uuid.uuid4())})
     why = f"run now by {person.name}{': ' if reason else ''}{reason}"

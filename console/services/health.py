@@ -63,7 +63,7 @@ class Targets(Message):
 
     known: int = 0
     failing: tuple[TargetCheck, ...] = ()
-    """Targets that did not answer, so no revocation in them can be verified; those failing longest come first."""
+    """Targets where users could not be found or ended, so no revocation in them can be verified; those failing longest come first."""
     checked_at: datetime | None = None
     """None if no target is known, because no sweep has ended yet or the catalog has none."""
     late: bool = False

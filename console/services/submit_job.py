@@ -15,12 +15,13 @@ from console.concurrency.quotas import Quotas
 from console.services.console import Console
 from console.services.inputs import DryRequest, DryRun, DryTool, NewJob
 from console.services.policy_reasons import policy_reasons
+from console.services.target_health import require_revocable, target_problems
 from justenough.domain.approvals.statements import MAX_CLOCK_SKEW, OrderStatement, SignedStatement, why_not_valid_now
 from justenough.domain.approvals.tiers import Person, Tiers
 from justenough.domain.catalog.loader import problems_in_draft, problems_in_spec
 from justenough.domain.contracts.workflow_messages import JobInput
 from justenough.domain.core.canonical_json import digest_of, to_canonical_json
-from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, OverQuota, Problem, RetryLater, raise_problems
+from justenough.domain.core.errors import Conflict, Forbidden, GiveUp, InvalidInput, NotNow, OverQuota, Problem, RetryLater, raise_problems
 from justenough.domain.core.ids import first_job_id, installation_of
 from justenough.domain.core.rejection import Rejection
 from justenough.domain.core.units import duration_text
@@ -64,11 +65,12 @@ class SubmittedOrder:
 def submit_job(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
     """Record an order and return it; if it was recorded before, return the recorded order.
 
-    Raises InvalidInput with every problem, Forbidden if the caller did not sign it, Conflict if its id or key belongs to another order, OverQuota.
+    Raises InvalidInput with every problem, Forbidden if the caller did not sign it, Conflict if its id or key belongs to another order, NotNow if
+    its access could not be revoked now, OverQuota.
     """
     try:
         return _submit_new(deps, quotas, person, body, key=key)
-    except (GiveUp, OverQuota):
+    except (GiveUp, NotNow, OverQuota):
         # An order that was valid when it was recorded is still returned after its statement has expired or the catalog has changed.
         if earlier := find_recorded_order(deps, body.id) if body.id else None:
             _require_same_order(earlier, person, body)
@@ -107,7 +109,7 @@ def dry_run(deps: Deps, person: Person, body: NewJob) -> DryRun:
         if step.decision.outcome != "denied"
     ]
     requests = tuple(map(view_of, steps))
-    warnings = dict.fromkeys(_late_answer_warnings(current.tiers, spec, (*requests, *tools)))
+    warnings = dict.fromkeys((*map(str, target_problems(deps, spec)), *_late_answer_warnings(current.tiers, spec, (*requests, *tools))))
     return DryRun(requests=requests, tools=tuple(tools), beyond=spec.beyond, warnings=tuple(warnings))
 
 
@@ -142,7 +144,7 @@ def content_digest(order: JobInput | NewJob, *, reason: str) -> str:
 
 
 def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key: str | None) -> SubmittedOrder:
-    _parse_spec(deps, body)
+    spec = _parse_spec(deps, body)
     raise_problems("order", (Problem(name, "required") for name in ("id", "statement", "signature") if getattr(body, name) is None))
     assert body.id is not None and body.statement is not None and body.signature is not None  # noqa: PT018 - checked together just above
     if installation_of(body.id) != deps.settings.installation:
@@ -156,6 +158,7 @@ def _submit_new(deps: Deps, quotas: Quotas, person: Person, body: NewJob, *, key
     verified = verify_order(deps, order, now=deps.now())
     if isinstance(verified, Rejection):
         raise Forbidden(f"the order is not valid: {verified}")
+    require_revocable(deps, spec)
     if not (key and deps.store.idempotency.find_job(person.id, key)):
         quotas.require_job(verified)
     is_new = False

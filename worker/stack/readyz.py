@@ -81,8 +81,9 @@ def _findings_beyond_console(report: dict[str, Any]) -> Iterator[DoctorFinding]:
     """Yield the findings about what workers reported: targets and configurations."""
     targets = report.get("targets") or {}
     if failing := targets.get("failing"):
-        text = f"{failing} of {targets['known']} have not answered since {str(targets['failing_since'])[:19]}Z: no revocation can be verified there"
-        yield DoctorFinding("targets", "missing", text, f"The dashboard names them; then {RUNBOOK}#overdue")
+        since = f"{str(targets['failing_since'])[:19]}Z"
+        text = f"{failing} of {targets['known']} failing since {since}: users cannot be ended, or no revocation verified, and no job is launched there"
+        yield DoctorFinding("targets", "missing", text, f"The dashboard and doctor name them, and why; then {RUNBOOK}#a-target-fails")
     for alarm in str(report.get("config_alarm") or "").splitlines():
         remedy = "Fix it, then check it: justenough catalog check"
         yield DoctorFinding("installation's configuration", "missing", alarm, remedy)

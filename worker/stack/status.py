@@ -11,6 +11,7 @@ from justenough.adapters.runtime.private_files import read_json
 from worker.stack import readyz
 from worker.stack.children import MODEL_HEALTH_PATH, VAULT_HEALTH_PATH
 from worker.stack.environment import UNUSED_PORT
+from worker.stack.finding import DoctorFinding
 from worker.stack.paths import StackPaths
 from worker.stack.pidfile import birth_time, supervisor_of
 from worker.stack.probes import is_http_ok, is_postgres_ok, was_touched_recently
@@ -36,10 +37,17 @@ class StackStatus:
     children: tuple[ChildStatus, ...]
     console_report: dict[str, Any] | None = None
     """The console's /readyz; None if it could not be read."""
+    failing_targets: tuple[DoctorFinding, ...] = ()
+    """What the store says about the targets that /readyz only counts."""
 
     @property
     def alarms(self) -> tuple[str, ...]:
-        return readyz.alarms(self.console_report) if self.console_report else ()
+        named = tuple(f"{finding.what}: {finding.found} ({finding.remedy})" for finding in self.failing_targets)
+        return (readyz.alarms(self.console_report) if self.console_report else ()) + named
+
+    @property
+    def has_failing_targets(self) -> bool:
+        return bool((self.console_report or {}).get("targets", {}).get("failing"))
 
     @property
     def is_well(self) -> bool:

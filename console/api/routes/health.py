@@ -29,7 +29,7 @@ class TargetCounts(Message):
 
     known: int
     failing: int
-    """Targets that did not answer: no revocation can be verified there."""
+    """Targets where users could not be found or ended: no revocation can be verified there, and no job is launched."""
     failing_since: datetime | None = None
     """When the first of them was first found failing."""
     checked_at: datetime | None = None
@@ -110,7 +110,7 @@ def metrics(console: TheConsole) -> Response:
         registry=registry,
     ).set(overdue.credentials)
     failing = [check for check in console.deps.store.targets.all() if check.failure is not None]
-    Gauge("justenough_targets_failing", "Targets that did not answer the last sweep", registry=registry).set(len(failing))
+    Gauge("justenough_targets_failing", "Targets where the last sweep could not find or end users", registry=registry).set(len(failing))
     Gauge("justenough_reviews_open", "Break-glass uses whose review is open", registry=registry).set(figures.open_reviews)
     now, last = console.deps.now(), console.deps.store.sweeps.last()
     age = (now - last.ended_at).total_seconds() if last and last.ended_at else math.inf

@@ -31,7 +31,7 @@ from console.services.submit_job import content_digest, dry_run, start_job, subm
 from console.services.visibility import job_for
 from justenough.adapters.configuration.job_templates import JobTemplate, list_templates, load_template, pack_template
 from justenough.domain.approvals import statements
-from justenough.domain.core.errors import Conflict, InvalidInput, Problem
+from justenough.domain.core.errors import Conflict, InvalidInput, NotNow, Problem
 from justenough.domain.core.ids import new_job_id
 from justenough.domain.core.untrusted_yaml import validate_model
 from justenough.domain.jobs import bundle
@@ -215,7 +215,7 @@ async def _sign_and_launch(request: Request, console: Console, visitor: PageUser
         if prepared.files is not None:
             await to_thread.run_sync(partial(deps.store.bundles.add, str(body.bundle), prepared.files, at=deps.now(), by=person.id))
         order = await to_thread.run_sync(partial(submit_job, deps, console.quotas, person, signed_body, key=draft.key))
-    except InvalidInput as error:
+    except (InvalidInput, NotNow) as error:
         return await to_thread.run_sync(_render_form, request, deps, visitor, draft, LaunchPageState(problems=error.problems))
     except Conflict as error:
         raise Conflict(f"this form already launched a job with other content; start again with a new form ({error})") from error

@@ -402,6 +402,7 @@ TARGET_CHECKS = _table(
     _column("failure", Text, nullable=True),
     _column("since", UtcDateTime),
     _column("checked_at", UtcDateTime),
+    _column("actions", JSON, nullable=True),
 )
 
 # The installation's sweeps: one row.

@@ -7,13 +7,22 @@ from __future__ import annotations
 
 import re
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import replace
 
-from justenough.adapters.targets.postgres import TargetInspection, TargetObserver, TargetTrace, escape_like, name_patterns, why_unreachable
-from justenough.adapters.targets.reaper import Reaper
+from justenough.adapters.targets.postgres import (
+    TargetInspection,
+    TargetObserver,
+    TargetTrace,
+    escape_like,
+    name_patterns,
+    target_name,
+    why_unreachable,
+)
+from justenough.adapters.targets.postgres_locks import UNSAFE
+from justenough.adapters.targets.reaper import NOT_ISSUED_TEXT, Reaper
 from justenough.adapters.vault import Vault
 from justenough.domain.catalog.models import ActionDef, Catalog, Target
 from justenough.domain.core.errors import GiveUp, RetryLater
@@ -21,6 +30,9 @@ from justenough.domain.jobs.credentials import CredentialHandle
 from justenough.domain.jobs.states import Action
 
 MAX_CONCURRENCY = 8
+MAX_REAPER_SILENCE_S = 15.0
+"""Seconds for which a reaper that is busy may have done nothing and still counts as working."""
+MAX_USERS_NAMED = 3
 JOB_ID_PATTERN = r"j-{installation}-[0-9a-z]{{26}}"
 
 RequestedActions = AbstractSet[tuple[str, str]]
@@ -56,6 +68,46 @@ class TargetInspector:
     def require_reaper(self, target: Target) -> None:
         """Return if this process can end users at a target, with a connection that it already has. Raises as `Reaper.require` does."""
         self._reaper_at(target).require()
+
+    def check_reapers(self, *, timeout_s: float) -> tuple[str, ...]:
+        """Return a failure, `target NAME: WHY`, for each target of the catalog at which this process could not end users now.
+
+        Each target has a thread of its own, so that one that hangs delays no other.
+        """
+        try:
+            targets = {definition.target for _, definition in self._catalog().iter_actions() if definition.target}
+        except RetryLater:
+            # The inspection of the targets reports it.
+            return ()
+        if not targets:
+            return ()
+        reapers = [self._reaper_at(target) for target in targets]
+        pool = ThreadPoolExecutor(len(reapers), thread_name_prefix="reaper check")
+        checks = {pool.submit(reaper.require): reaper for reaper in reapers}
+        wait(checks, timeout=timeout_s)
+        # A check that hangs ends by itself: each of its steps has a limit.
+        pool.shutdown(wait=False)
+        failures = ((reaper.name, _why_no_reaper(check, reaper, timeout_s)) for check, reaper in checks.items())
+        return tuple(f"target {name}: {why}" for name, why in failures if why)
+
+    def why_alive(self, jobs: AbstractSet[str]) -> tuple[str, ...]:
+        """Return a failure, `target NAME: WHY`, for each target in which users of these jobs are alive: who, and which sessions keep them."""
+        alive: dict[str, dict[str, str]] = {}
+        for user in self.job_ids()[1].users:
+            if (match := self._job.search(user.name)) and match[0] in jobs:
+                left = f"; left: {', '.join(user.left)}" if user.left else ""
+                alive.setdefault(user.target, {})[user.name] = re.sub(UNSAFE, "?", user.name) + f" (job {match[0]}{left})"
+        sessions = self.find_locks({name for users in alive.values() for name in users}) if alive else ()
+        return tuple(f"target {target}: {_alive_text(target, tuple(users.values()), sessions)}" for target, users in alive.items())
+
+    def actions_by_target(self) -> dict[str, tuple[str, ...]]:
+        """Return the actions of the catalog, as `resource:action`, by the name of the target in which their users are."""
+        found: dict[str, list[str]] = {}
+        for resource, definition in self._catalog().resources.items():
+            for action, action_def in definition.actions.items():
+                if action_def.target:
+                    found.setdefault(target_name(action_def.target), []).append(f"{resource}:{action.value}")
+        return {name: tuple(actions) for name, actions in found.items()}
 
     def _reaper_at(self, target: Target) -> Reaper:
         with self._lock:
@@ -149,6 +201,29 @@ class TargetInspector:
             hazards=tuple(hazards for result in results for hazards in result.hazards),
             failures=tuple(why for result in results for why in result.failures),
         )
+
+
+def _why_no_reaper(check: Future[None], reaper: Reaper, timeout_s: float) -> str | None:
+    """Return why a reaper's check failed; None if it did not, or if the reaper is busy and works."""
+    if not check.done():
+        is_working = reaper.has_worked_within(MAX_REAPER_SILENCE_S)
+        return None if is_working else f"users cannot be ended: no answer in {timeout_s:g} s"
+    error = check.exception()
+    if error is None:
+        return None
+    if not isinstance(error, RetryLater | GiveUp):
+        return f"users cannot be ended: {type(error).__name__}"
+    return f"users cannot be ended: {str(error).removeprefix(f'target {reaper.name}: ').removesuffix(NOT_ISSUED_TEXT)}"
+
+
+def _alive_text(target: str, users: Sequence[str], sessions: Sequence[str]) -> str:
+    more = f" and {len(users) - MAX_USERS_NAMED:,} more" if len(users) > MAX_USERS_NAMED else ""
+    kept = [f"session {text}" for text in _after(f"session in {target}: ", sessions)] + _after(f"lock in {target}: ", sessions)
+    return "; ".join((f"users of jobs that have ended are alive: {', '.join(users[:MAX_USERS_NAMED])}{more}", *kept))
+
+
+def _after(prefix: str, texts: Sequence[str]) -> list[str]:
+    return [text.removeprefix(prefix) for text in texts if text.startswith(prefix)]
 
 
 def _inspect_one(observer: TargetObserver, act: Callable[[TargetObserver], TargetInspection]) -> TargetInspection:

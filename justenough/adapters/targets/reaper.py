@@ -41,6 +41,7 @@ KEEP_INTERVAL_S = 5.0
 """Seconds between two checks of the kept connection."""
 MAX_CREDS_AGE_FRACTION = 0.5
 """Fraction of the life of the connection's credential after which it is replaced."""
+NOT_ISSUED_TEXT = "; nothing is issued where users could not be ended"
 NO_JOB = "j-none-00000000000000000000000000"
 END_SQL = "SELECT public.je_end_users(%s::text, %s::text)"
 END_SPACE_SQL = "SELECT public.je_end_space(%s::text)"
@@ -69,6 +70,8 @@ class Reaper:
         self._connection: psycopg.Connection[Any] | None = None
         self._creds: IssuedSecret | None = None
         self._created_at = 0.0
+        self._worked_at = float("-inf")
+        """When the server last carried out a statement of this connection."""
         self._closed = threading.Event()
         self._keeper: threading.Thread | None = None
         self.name = target_name(target)
@@ -76,15 +79,21 @@ class Reaper:
     def require(self) -> None:
         """Return if users at this target can be ended; raise ConnectionRefused, TargetDown or one of Vault's errors if not."""
         with self._take_turn():
+            if self._closed.is_set():
+                raise TargetDown(f"target {self.name}: this process is ending")
             try:
                 self._ensure_primed()
             except psycopg.Error as error:
                 self._drop_connection()
-                why = f"target {self.name}: {why_unreachable(error)}; nothing is issued where users could not be ended"
+                why = f"target {self.name}: {why_unreachable(error)}{NOT_ISSUED_TEXT}"
                 raise (ConnectionRefused if RESTARTING.search(str(error)) else TargetDown)(why) from error
             if self._keeper is None:
                 self._keeper = threading.Thread(target=self._keep, name=f"reaper {self.name}", daemon=True)
                 self._keeper.start()
+
+    def has_worked_within(self, seconds: float) -> bool:
+        """Whether the server has carried out a statement of this connection within the last seconds. Does not wait for a turn."""
+        return time.monotonic() - self._worked_at <= seconds
 
     def end(self, job: str) -> TargetInspection:
         """End the job's users, then its space. Return what is gone. Raises TargetDown, one of Vault's or psycopg's errors."""
@@ -162,13 +171,16 @@ class Reaper:
     def _execute(self, query: str, *arguments: str) -> list[tuple[Any, ...]]:
         connection = self._live()
         with cut_after(connection, STEP_TIMEOUT_S):
-            return connection.execute(query.encode(), arguments or None).fetchall()
+            rows = connection.execute(query.encode(), arguments or None).fetchall()
+        self._worked_at = time.monotonic()
+        return rows
 
     def _run(self, *statements: str) -> None:
         connection = self._live()
         with cut_after(connection, STEP_TIMEOUT_S):
             for statement in statements:
                 connection.execute(statement.encode())
+        self._worked_at = time.monotonic()
 
     def _live(self) -> psycopg.Connection[Any]:
         if self._connection is None or self._connection.closed:

@@ -43,6 +43,20 @@ class OverQuota(RetryLater):
         return {"Retry-After": str(max(1, round(self.retry_after)))}
 
 
+class NotNow(RetryLater):
+    """A valid input cannot be carried out now. Contains what is in the way, by places of the input. `retry_after`: in seconds."""
+
+    def __init__(self, what: str, problems: tuple[Problem, ...], *, retry_after: float) -> None:
+        self.problems = problems
+        self.retry_after = retry_after
+        super().__init__(f"{what}: " + "; ".join(map(str, problems)))
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """The HTTP header that says when to retry."""
+        return {"Retry-After": str(max(1, round(self.retry_after)))}
+
+
 class GiveUp(JustEnoughError):
     """The operation cannot be done, and repeating it will not help."""
 

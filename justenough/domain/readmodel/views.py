@@ -24,6 +24,7 @@ from justenough.domain.jobs.states import (
     reason_source_text,
 )
 from justenough.domain.jobs.tool_bounds import Bounds
+from justenough.domain.ledger.overdue import is_sweep_late
 
 T = TypeVar("T")
 
@@ -343,15 +344,24 @@ class WorkerView(Message):
 
 
 class TargetCheck(Message):
-    """Whether a target answered the last sweep."""
+    """Whether the users of jobs could be found and ended in a target, in the last sweep."""
 
     name: str
     """host:port/dbname"""
     failure: str | None
-    """Why it could not be inspected; None if it was."""
+    """Why users cannot be found or ended there, or which users could not be; None if all is well."""
     since: datetime
     """When it was first found in its present state."""
     checked_at: datetime
+    actions: tuple[str, ...] | None = None
+    """The actions of the catalog, as `resource:action`, whose users are there; None if an earlier version recorded this.
+
+    Consoles cannot tell from their catalog, because only workers have the settings that its addresses may contain.
+    """
+
+    def is_failing(self, *, now: datetime) -> bool:
+        """Whether it failed a check that is recent enough to count."""
+        return self.failure is not None and not is_sweep_late(self.checked_at, since=self.checked_at, now=now)
 
 
 class RevocationView(Message):

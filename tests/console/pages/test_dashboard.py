@@ -236,7 +236,7 @@ async def test_a_target_that_no_sweep_reaches_is_named_among_the_systems(site: S
         down = TargetCheck(name="db.example.com:5432/shop", failure="ConnectionTimeout", since=ago(minutes=7), checked_at=at)
         site.console.deps.store.targets.record([down, down.model_copy(update={"name": "other:5432/x", "failure": None})])
         began = time.monotonic()
-        while "1 of 2 answer" not in (told := text_of((await lead.open("/now")).text, "systems")):
+        while "1 of 2 can be revoked" not in (told := text_of((await lead.open("/now")).text, "systems")):
             assert time.monotonic() - began < 30, told
             await asyncio.sleep(0.1)
         assert "db.example.com:5432/shop unhealthy" in told

@@ -165,8 +165,8 @@ LATE = {"sweep": {"last_ended_at": "2026-01-31T09:30:00Z", "age_seconds": 75, "l
         (
             READY
             | {"targets": {"known": 3, "failing": 1, "failing_since": "2026-01-31T09:30:00.5Z", "checked_at": "2026-01-31T09:40:00Z"}},
-            "targets: 1 of 3 have not answered since 2026-01-31T09:30:00Z: no revocation can be verified there",
-            "docs/how-to/runbook.md#overdue",
+            "targets: 1 of 3 failing since 2026-01-31T09:30:00Z: users cannot be ended, or no revocation verified",
+            "docs/how-to/runbook.md#a-target-fails",
         ),
         (
             READY | {"checks": [{"name": "vault", "ok": False, "ms": 1, "detail": "is sealed"}]},

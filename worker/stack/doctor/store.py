@@ -6,8 +6,9 @@ counts.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing, contextmanager
+from datetime import datetime
 from pathlib import Path
 
 from justenough.adapters.configuration.settings import Settings
@@ -16,6 +17,7 @@ from justenough.adapters.vault import Vault
 from justenough.domain.core.errors import JustEnoughError
 from justenough.domain.jobs.states import RevocationState
 from justenough.domain.ledger.overdue import end_session_advice
+from justenough.domain.readmodel.views import TargetCheck
 from justenough.services.open_store import open_store
 from worker.stack.finding import DoctorFinding, first_of
 from worker.stack.readyz import RUNBOOK
@@ -115,8 +117,32 @@ def _pooler_findings(postgres: PostgresReport) -> Iterator[DoctorFinding]:
         yield DoctorFinding("notices", "warning", found, f"Set JUSTENOUGH_DATABASE_LISTEN_URL to the server itself: {HOW_TO}#poolers")
 
 
+def read_failing_targets(settings: Settings) -> tuple[DoctorFinding, ...]:
+    """Return a finding for each target that failed the last sweep's check; none if the store cannot be read."""
+    if missing_file(settings):
+        return ()
+    try:
+        with open_own_store(settings) as store:
+            return tuple(_target_findings(store.targets.all()))
+    except JustEnoughError:
+        return ()
+
+
+def _target_findings(targets: Iterable[TargetCheck]) -> Iterator[DoctorFinding]:
+    for check in targets:
+        if check.failure is not None:
+            text = f"{check.failure}, since {_time(check.since)} (last checked {_time(check.checked_at)}): no job that needs it is launched"
+            advice = end_session_advice(f"lock in {check.name}: {part}" for part in check.failure.split("; "))
+            remedy = f"{RUNBOOK}#a-target-fails" + (f": {advice}" if advice else "")
+            yield DoctorFinding(f"target {check.name}, in the last sweep", "missing", text, remedy)
+
+
+def _time(at: datetime) -> str:
+    return f"{at:%Y-%m-%dT%H:%M:%SZ}"
+
+
 def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterator[DoctorFinding]:
-    """Yield the findings about the store, and one for each overdue revocation and each subscription with dead letters.
+    """Yield the findings about the store, and one for each failing target, each overdue revocation and each subscription with dead letters.
 
     Without a store there are no findings, unless a store is required.
     """
@@ -129,10 +155,11 @@ def overdue_findings(settings: Settings, *, is_required: bool = False) -> Iterat
     try:
         with open_own_store(settings) as store:
             page = store.jobs.list(revocation=RevocationState.OVERDUE, limit=MAX_JOBS_SHOWN)
-            subscriptions = store.outbox.subscription_progress()
+            subscriptions, targets = store.outbox.subscription_progress(), store.targets.all()
     except JustEnoughError as error:
         yield DoctorFinding("store", "missing", f"could not be read: {error}", "Check JUSTENOUGH_DATABASE_URL and that database.")
         return
+    yield from _target_findings(targets)
     for job in page.items:
         since = f" since {job.revocation.since:%Y-%m-%dT%H:%M:%SZ}" if job.revocation.since else ""
         text = f"{job.id} ({job.state}){since}: {'; '.join(job.revocation.failures) or 'no reason is recorded'}"
