@@ -191,7 +191,7 @@ def test_two_resources_of_one_database_end_each_others_users(own: Own) -> None:
     with psycopg.connect(own.as_owner("billing")) as connection:
         # The database was created again, and the server has kept the roles.
         connection.execute("DROP ROUTINE public.je_end_users(text, text), public.je_end_user(text), public.je_end_step(text, text)")
-        connection.execute("DROP ROUTINE public.je_left_of(text), public.je_guard_groups(), public.je_sql_version()")
+        connection.execute("DROP ROUTINE public.je_left_of(text), public.je_sql_version()")
     for name in ("sales", "billing", "sales"):
         own.run_sql(name, database="billing")
     own.apply()

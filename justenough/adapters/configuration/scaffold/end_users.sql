@@ -174,24 +174,28 @@ BEGIN
 END $$;
 REVOKE ALL ON FUNCTION public.je_end_users(text, text) FROM PUBLIC;
 
+GRANT EXECUTE ON FUNCTION public.je_sql_version(), public.je_left_of(text) TO PUBLIC;
+
 -- A member of a group may take the group's policies and default rights apart (DROP OWNED BY, ALTER DEFAULT PRIVILEGES FOR ROLE). Where a superuser
--- runs this, no user whom a maker of roles made may run either. A job cannot turn an event trigger off.
-CREATE OR REPLACE FUNCTION public.je_guard_groups() RETURNS event_trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
-BEGIN
-    IF EXISTS (
-        SELECT FROM pg_catalog.pg_roles made JOIN pg_catalog.pg_auth_members m ON m.roleid = made.oid
-        JOIN pg_catalog.pg_roles maker ON maker.oid = m.member
-        WHERE made.rolname = session_user AND m.admin_option AND maker.rolcreaterole AND NOT maker.rolsuper
-    ) AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolcreaterole)) THEN
-        RAISE EXCEPTION 'users of jobs may not run %', tg_tag USING ERRCODE = 'insufficient_privilege';
-    END IF;
-END $$;
-DO $$
+-- runs this, no user whom a maker of roles made may run either. A job cannot turn an event trigger off. It runs in the sessions of superusers,
+-- too, so its function must be a superuser's own, whoever else runs this file.
+DO $do$
 BEGIN
     IF (SELECT rolsuper FROM pg_catalog.pg_roles WHERE rolname = current_user) THEN
         DROP EVENT TRIGGER IF EXISTS je_guard_groups;
+        DROP FUNCTION IF EXISTS public.je_guard_groups();
+        CREATE FUNCTION public.je_guard_groups() RETURNS event_trigger
+        LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+        BEGIN
+            IF EXISTS (
+                SELECT FROM pg_catalog.pg_roles made JOIN pg_catalog.pg_auth_members m ON m.roleid = made.oid
+                JOIN pg_catalog.pg_roles maker ON maker.oid = m.member
+                WHERE made.rolname = session_user AND m.admin_option AND maker.rolcreaterole AND NOT maker.rolsuper
+            ) AND NOT EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = current_user AND (rolsuper OR rolcreaterole)) THEN
+                RAISE EXCEPTION 'users of jobs may not run %', tg_tag USING ERRCODE = 'insufficient_privilege';
+            END IF;
+        END $$;
         CREATE EVENT TRIGGER je_guard_groups ON ddl_command_start WHEN TAG IN ('DROP OWNED', 'ALTER DEFAULT PRIVILEGES')
             EXECUTE FUNCTION public.je_guard_groups();
     END IF;
-END $$;
+END $do$;
