@@ -28,6 +28,7 @@ from justenough.adapters.store import Store
 from justenough.adapters.store.outbox_queries import FailedDelivery, Settlement
 from justenough.domain.catalog.loader import read_catalog
 from justenough.domain.core.secret import Secret
+from justenough.domain.readmodel.views import TargetCheck
 from tests.activities.tcp_door import Door
 from tests.adapters.store.event_samples import issuance, job_end, job_id, later, replace_data, revocation_start, submission
 from tests.adapters.store.event_samples import overdue_revocation as late
@@ -41,7 +42,7 @@ from worker.stack.doctor import store as doctor_store
 from worker.stack.doctor import vault as doctor_vault
 from worker.stack.doctor.home import mode_findings, settings_findings, stack_findings
 from worker.stack.doctor.servers import login_findings, poller_findings, temporal_findings
-from worker.stack.doctor.store import overdue_findings
+from worker.stack.doctor.store import overdue_findings, read_failing_targets
 from worker.stack.doctor.targets import has_locked_actions, target_findings, trial_findings
 from worker.stack.doctor.vault import drift_findings, embedded_vault_findings, lock_finding, vault_findings
 from worker.stack.finding import DoctorFinding
@@ -49,6 +50,7 @@ from worker.stack.paths import StackPaths
 from worker.stack.pidfile import SUPERVISOR, identity_of, write_pidfile
 from worker.stack.readyz import RUNBOOK
 from worker.stack.stack_file import Stack
+from worker.stack.status import StackStatus
 from worker.stack.supervisor import make_home
 
 SHOP = Path(__file__).parents[3] / "examples" / "shop"
@@ -310,6 +312,28 @@ def test_a_subscription_with_dead_letters_is_reported_with_its_remedy(tmp_path: 
     assert (store_found.what, store_found.level, store_found.found) == ("store", "ok", str(tmp_path / "store.db"))
     assert (found.what, found.level, found.found) == ("dead letters", "warning", "1 event(s) were not delivered to siem; last: 410 Gone")
     assert "justenough webhook deliveries siem --dead" in found.remedy
+
+
+def test_a_target_that_failed_the_last_sweeps_check_is_named_with_its_reason_and_its_time(tmp_path: Path) -> None:
+    url, names = f"sqlite:///{tmp_path / 'store.db'}", ("db:5432/shop", "db:5432/lock", "db:5432/well")
+    holds = "session 12 of backup (application nightly) holds locks on what is left of the job, in a transaction since 2026-01-31T09:30:00Z"
+    failures = (
+        "users are alive: v-x (job j-x); session 4711 of v-x has been running a statement for 9 s",
+        f"users are alive: v-y; {holds}",
+        None,
+    )
+    with closing(Store(url)) as store:
+        store.migrate()
+        checks = zip(names, failures, strict=True)
+        store.targets.record([TargetCheck(name=name, failure=why, since=later(5), checked_at=later(5)) for name, why in checks])
+    settings = Settings(database_url=url)
+    locked, alive = tuple(overdue_findings(settings))[2:]
+    assert (alive.what, alive.level) == ("target db:5432/shop, in the last sweep", "missing")
+    assert alive.found.startswith(f"{failures[0]}, since {later(5):%Y-%m-%dT%H:%M:%SZ} (last checked ")
+    assert "pg_terminate_backend" not in alive.remedy, "it does not end that session"
+    assert "pid = 12 AND" in locked.remedy
+    status = StackStatus(StackPaths(tmp_path), supervisor=None, children=(), failing_targets=read_failing_targets(settings))
+    assert any("session 4711 of v-x" in alarm for alarm in status.alarms)
 
 
 def test_overdue_jobs_of_a_readable_store_are_reported_with_time_and_reason(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

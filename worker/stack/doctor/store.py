@@ -132,7 +132,7 @@ def _target_findings(targets: Iterable[TargetCheck]) -> Iterator[DoctorFinding]:
     for check in targets:
         if check.failure is not None:
             text = f"{check.failure}, since {_time(check.since)} (last checked {_time(check.checked_at)}): no job that needs it is launched"
-            advice = end_session_advice(f"lock in {check.name}: {part}" for part in check.failure.split("; "))
+            advice = end_session_advice(f"lock in {check.name}: {part}" for part in check.failure.split("; ") if " holds locks on " in part)
             remedy = f"{RUNBOOK}#a-target-fails" + (f": {advice}" if advice else "")
             yield DoctorFinding(f"target {check.name}, in the last sweep", "missing", text, remedy)
 
