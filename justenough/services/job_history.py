@@ -50,6 +50,8 @@ class JobHistory:
     """`denied`, `expired` or `withdrawn`, by request."""
     withdrawers: Mapping[str, frozenset[str]] = field(default_factory=dict)
     """By request, the entity ids of people who withdrew their answer."""
+    stop: JobState | None = None
+    """The state in which the job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
 
     def signed_tier(self, request: str, *, needed: int) -> int:
         """Return the needed tier in the digest that approvers must have signed. `needed`: the tier that policy needs now.
@@ -83,8 +85,7 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
 
 def requested_stop(ledger: ReadableLedger, job: str) -> JobState | None:
     """Return the state in which a job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
-    ways = {entry.data.get("how") for entry in read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items}
-    return next((state for how, state in (("kill", JobState.KILLED), ("cancel", JobState.CANCELLED)) if how in ways), None)
+    return build_job_history(read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items).stop
 
 
 def approval_withdrawers(ledger: LedgerRepository, request: str) -> tuple[str, ...]:
@@ -100,6 +101,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
     first_tiers: dict[str, int] = {}
     settled: dict[str, str] = {}
     withdrawers: dict[str, frozenset[str]] = {}
+    stop: JobState | None = None
     for entry in entries:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
@@ -117,4 +119,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
             withdrawers[data["request"]] = withdrawers.get(data["request"], frozenset()) | {data["person"]}
             if data["verdict"] == "withdrawn":
                 settled[data["request"]] = "withdrawn"
-    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers)
+        elif kind is EventType.STOP_REQUESTED and stop is not JobState.KILLED:
+            # A cancel does not override a kill.
+            stop = JobState.KILLED if data.get("how") == "kill" else JobState.CANCELLED
+    return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers, stop)
