@@ -84,10 +84,9 @@ class SessionActivities:
         if isinstance(found, Rejection):
             return await self._refuse(order.order.job, found.message)
         verified, past = found
-        if past.stop is not None:
-            # Somebody may have started the workflow anew, without the stop that was signalled to the first one. The ledger has it.
-            clean = await asyncio.to_thread(self._is_untouched, order.order.job)
-            return SessionResult(outcome=past.stop, stopped=True, clean=clean)
+        if past.stop:
+            # The workflow may not know of the stop: the signal is slower than the ledger, or somebody started the workflow again without it.
+            return SessionResult(outcome=past.stop, stopped=True)
         launcher, places = verified.launcher, self._deps.settings.places
         claimed = await asyncio.to_thread(
             self._deps.store.claims.claim,
@@ -98,12 +97,8 @@ class SessionActivities:
             places=places,
             now=self._deps.now(),
         )
-        if claimed is ClaimResult.NO_PLACE:
-            log.info("job waits for a place", job=order.order.job, launcher=launcher, places=places)
-            clean = await asyncio.to_thread(self._is_untouched, order.order.job)
-            return SessionResult(outcome=JobState.FAILED, reason=ResultReason.NO_PLACE, no_place=True, clean=clean)
-        if claimed is ClaimResult.ALREADY_RAN:
-            return await self._end_second_run(order.order.job)
+        if claimed is not ClaimResult.CLAIMED:
+            return await self._end_unclaimed(order.order.job, claimed, launcher=launcher)
         if not past.submitted:
             # Somebody may start a session without the console and the workflow. Its order is recorded anyway.
             await asyncio.to_thread(self._deps.store.ledger.append, order_events(self._deps, order.order, verified))
@@ -119,15 +114,19 @@ class SessionActivities:
             notify_workflow=lambda request: handle.signal("ask", request),
         )
 
-    async def _end_second_run(self, job: str) -> SessionResult:
-        """Return the result of a run of a job whose claim is taken or closed: a reset or a second start ends a job, and never runs it again."""
+    async def _end_unclaimed(self, job: str, claimed: ClaimResult, *, launcher: str) -> SessionResult:
+        """Return the result of a session that could not claim its job."""
+        if claimed is ClaimResult.NO_PLACE:
+            log.info("job waits for a place", job=job, launcher=launcher, places=self._deps.settings.places)
+            clean = await asyncio.to_thread(self._is_untouched, job)
+            return SessionResult(outcome=JobState.FAILED, reason=ResultReason.NO_PLACE, no_place=True, clean=clean)
         claim = await asyncio.to_thread(self._deps.store.claims.get, job)
         is_unclaimed = claim is not None and claim.owner is None
         stop = await asyncio.to_thread(requested_stop, self._deps.store.ledger, job) if is_unclaimed else None
         if stop is not None:
-            # Temporal was down when somebody stopped the job, or did not know it yet, or the session was faster than the signal.
+            # Somebody stopped the job after this session had read its history.
             return SessionResult(outcome=stop, stopped=True)
-        # This run does not know what the first one holds.
+        # A reset or a second start ends the job; it never runs it again. This run does not know what the first one holds.
         return await self._refuse(job, ALREADY_RAN)
 
     async def _verify_once_servers_answer(self, order: SessionInput) -> tuple[VerifiedOrder, JobHistory] | Rejection | None:

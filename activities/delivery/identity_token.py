@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import uuid
 
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, NotPermitted
+from activities.issuing.results import NotPermitted
+from activities.issuing.vault_issuer import require_may_issue
 from justenough.adapters.configuration.settings import NO_ISSUER
 from justenough.domain.catalog.audiences import checked_audience
 from justenough.domain.core.errors import GiveUp
@@ -35,9 +36,7 @@ def issue_identity_token(deps: Deps, verified: VerifiedOrder, audience: str, *, 
         raise NoIssuer(NO_ISSUER)
     # Read the clock before the claim: then no token outlives the claim by more than its lifetime, however long signing takes.
     now, token_id = deps.now(), uuid.uuid4().hex
-    claim = deps.store.claims.get(job)
-    if claim is None or not claim.is_held_by(owner):
-        raise AccessClosed(f"{ACCESS_CLOSED}: it can no longer get an identity token")
+    require_may_issue(deps, job, owner=owner)
     claims = build_claims(verified.spec, verified.statement, issuer=issuer, audience=audience, token_id=token_id, now=now)
     signed, signature = deps.vault.sign_identity(lambda version: signing_input(claims, version=version))
     expires = (now + TOKEN_LIFETIME).isoformat()

@@ -356,15 +356,16 @@ class Issuer:
 
     def _issue(self, grant: AccessGrant, access: Access, nth: int) -> IssuedCredential:
         """Issue one credential under a grant. The grant's time begins with the first. `nth`: the attempt to issue for its request."""
-        self._vault_issuer.open_prefix(access.ttl)
         job, deps, ttl = self._order.job, self._deps, access.ttl
         resource = deps.config.current().catalog.resources[access.resource]
         action = resource.actions[access.action]
-        if action.space:
-            self.holdings.spaces |= {(access.resource, access.action.value)}
         controls = known_controls(deps, action, self._verified.spec.data_scope)
         if action.target:
             deps.targets.require_reaper(action.target)
+        # Check the claim and the recorded stops after everything that may wait for another server.
+        self._vault_issuer.open_prefix(access.ttl)
+        if action.space:
+            self.holdings.spaces |= {(access.resource, access.action.value)}
         accessor, issued = self._ask_vault(grant, access, action, nth=nth)
         now, ends = deps.now(), deps.ticks() + ttl
         grant.ends = grant.ends or (now + timedelta(seconds=ttl), ends)

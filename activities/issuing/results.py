@@ -20,6 +20,7 @@ from justenough.domain.ledger.events import Event, EventType, build_event
 from justenough.domain.readmodel.views import RequestView
 
 ACCESS_CLOSED = "the job's access has been closed"
+STOP_RECORDED = "somebody asked the job to end, so nothing more is issued to it"
 
 
 class IssueRefused(GiveUp):
@@ -42,7 +43,7 @@ class OrderNotValid(NotPermitted):
 
 
 class AccessClosed(GiveUp):
-    """The job's claim is closed: nothing more is issued."""
+    """The job's claim is closed, or somebody asked the job to end: nothing more is issued."""
 
 
 class AccessDenied(NotPermitted):

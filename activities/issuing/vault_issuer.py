@@ -8,7 +8,7 @@ from __future__ import annotations
 import structlog
 
 from activities.issuing.grants import AccessGrant
-from activities.issuing.results import ACCESS_CLOSED, AccessClosed, IssueRefused
+from activities.issuing.results import ACCESS_CLOSED, STOP_RECORDED, AccessClosed, IssueRefused
 from justenough.adapters.store import StoredWrappingToken
 from justenough.adapters.vault import ConnectionRefused, IssuedSecret, VaultDenied, VaultRefused, control_groups
 from justenough.domain.catalog.loader import resolve_issue, scope_alias
@@ -35,14 +35,14 @@ class VaultIssuer:
         """Whether Vault has answered every issue: then no credential can appear after the revocation."""
 
     def is_closed(self) -> bool:
-        """Whether this session's claim is closed: then nothing more is issued."""
+        """Whether this session's claim is closed: then its access is being revoked."""
         claim = self._deps.store.claims.get(self._job)
         return claim is None or not claim.is_held_by(self._owner)
 
     def open_prefix(self, ttl: int) -> None:
-        """Extend the job's token role to `ttl` if needed, then check the claim. Raises AccessClosed.
+        """Extend the job's token role to `ttl` if needed, then check that the session may issue. Raises AccessClosed.
 
-        A session that was suspended while its claim was closed stops here.
+        A session that was suspended while its claim was closed stops here, as does a session that somebody started after a stop was recorded.
         """
         if ttl > self._longest_ttl:
             longest = max([ttl, *(access.ttl for access in self._verified.spec.access)])
@@ -52,8 +52,7 @@ class VaultIssuer:
                 self.settled = False
                 raise
             self._longest_ttl = longest
-        if self.is_closed():
-            raise AccessClosed(ACCESS_CLOSED)
+        require_may_issue(self._deps, self._job, owner=self._owner)
 
     def issue(self, grant: AccessGrant, access: Access, action: ActionDef) -> tuple[str, IssuedSecret]:
         """Issue with the grant's token, or through its control group; return the token's accessor and what Vault issued.
@@ -99,6 +98,13 @@ class VaultIssuer:
         except BaseException:
             self.settled = False
             raise
+
+
+def require_may_issue(deps: Deps, job: str, *, owner: str) -> None:
+    """Return if this session may give the job more access now. Raises AccessClosed if its claim is closed or a stop of the job is recorded."""
+    claim = deps.store.claims.get(job)
+    if claim is None or not claim.may_issue(owner):
+        raise AccessClosed(STOP_RECORDED if claim and claim.is_held_by(owner) else ACCESS_CLOSED)
 
 
 def redeem_control_group(deps: Deps, request: str, what: ResolvedIssue) -> tuple[str, IssuedSecret]:

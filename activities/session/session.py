@@ -217,10 +217,11 @@ class JobSession:
         delivered = await self._issue_all()
         workdir = await asyncio.to_thread(self._unpack_bundle)
         self._raise_if_stopped()
-        # A session that was suspended until after its end must not start a process.
-        if not await asyncio.to_thread(self._claim_is_open):
-            self.stop(Stop.CUT)
-            raise SessionStopped
+        # A session that was suspended until after its end, or whose stop is recorded, must not start a process.
+        claim = await asyncio.to_thread(self._deps.store.claims.get, self._job)
+        if claim is None or not claim.may_issue(self._owner):
+            await self._stop_as_recorded()
+        self._raise_if_stopped()
         await asyncio.to_thread(self._record_start)
         self._raise_if_stopped()
         redactor = Redactor(text for item in self._issued for text in secret_texts(item.fields))
@@ -265,8 +266,7 @@ class JobSession:
                     raise
                 continue
             except AccessClosed:
-                asked = await asyncio.to_thread(requested_stop, self._deps.store.ledger, self._job)
-                self.stop(Stop(asked.value) if asked else Stop.CUT)
+                await self._stop_as_recorded()
                 raise SessionStopped from None
             self._issued.append(issued)
             delivered = delivered.merge(build_delivery(access, issued.fields, issued.connect))
@@ -344,6 +344,13 @@ class JobSession:
         finally:
             over.cancel()
             self._work_over.set()
+
+    async def _stop_as_recorded(self) -> None:
+        """Stop for the reason that the ledger has: a person's kill or cancel, which may not have reached this session yet; else CUT."""
+        asked: JobState | None = None
+        with suppress(RetryLater):
+            asked = await asyncio.to_thread(requested_stop, self._deps.store.ledger, self._job)
+        self.stop(next((stop for stop, outcome in STOPPED_OUTCOMES.items() if outcome is asked), Stop.CUT))
 
     def _claim_is_open(self) -> bool:
         claim = self._deps.store.claims.get(self._job)

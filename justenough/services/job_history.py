@@ -85,7 +85,7 @@ def read_entries(ledger: ReadableLedger, job: str, *, types: Iterable[EventType]
 
 
 def requested_stop(ledger: ReadableLedger, job: str) -> JobState | None:
-    """Return the stop that people asked of a job, as in its history."""
+    """Return the state in which a job ends if it obeys what people asked: killed or cancelled; None if nobody asked it to end."""
     return build_job_history(read_entries(ledger, job, types=(EventType.STOP_REQUESTED,)).items).stop
 
 
@@ -122,4 +122,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
             withdrawers[data["request"]] = withdrawers.get(data["request"], frozenset()) | {data["person"]}
             if data["verdict"] == "withdrawn":
                 settled[data["request"]] = "withdrawn"
+        elif kind is EventType.STOP_REQUESTED and stop is not JobState.KILLED:
+            # A cancel does not override a kill.
+            stop = JobState.KILLED if data.get("how") == "kill" else JobState.CANCELLED
     return JobHistory(submitted, ended, why_over, tiers, first_tiers, settled, withdrawers, stop)

@@ -18,9 +18,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from temporalio import workflow
-from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution
+from temporalio.api.common.v1 import Payload, Payloads, WorkflowExecution, WorkflowType
+from temporalio.api.enums.v1 import WorkflowIdConflictPolicy
 from temporalio.api.history.v1 import HistoryEvent
-from temporalio.api.workflowservice.v1 import ResetWorkflowExecutionRequest, SignalWorkflowExecutionRequest
+from temporalio.api.taskqueue.v1 import TaskQueue
+from temporalio.api.workflowservice.v1 import (
+    ResetWorkflowExecutionRequest,
+    SignalWorkflowExecutionRequest,
+    StartWorkflowExecutionRequest,
+)
 from temporalio.client import Client, WorkflowFailureError
 from temporalio.common import RetryPolicy, WorkflowIDConflictPolicy
 from temporalio.exceptions import ActivityError
@@ -188,6 +194,32 @@ class Intruder:
                 return
 
         self.run_async(run())
+
+    def copy_input(self, job: str) -> Payloads:
+        """Return the input of a job's newest run as Temporal stores it: encrypted."""
+        (started,) = (event for event in self._events(job) if event.HasField("workflow_execution_started_event_attributes"))
+        return started.workflow_execution_started_event_attributes.input
+
+    def copy_signals(self, job: str, name: str) -> list[Payload]:
+        """Return the payloads of a job's signals of this name, in its newest run, as Temporal stores them: encrypted."""
+        signals = (event.workflow_execution_signaled_event_attributes for event in self._events(job))
+        return [payload for signal in signals if signal.signal_name == name for payload in signal.input.payloads]
+
+    def replace_job(self, job: str, payloads: Payloads) -> None:
+        """Start the installation's workflow Job anew with this input, instead of the running one."""
+        request = StartWorkflowExecutionRequest(
+            namespace="default",
+            workflow_id=job,
+            workflow_type=WorkflowType(name="Job"),
+            task_queue=TaskQueue(name=OURS),
+            input=payloads,
+            request_id=secrets.token_hex(16),
+            workflow_id_conflict_policy=WorkflowIdConflictPolicy.WORKFLOW_ID_CONFLICT_POLICY_TERMINATE_EXISTING,
+        )
+        self.run_async(self.client.workflow_service.start_workflow_execution(request, retry=True))
+
+    def _events(self, job: str) -> Sequence[HistoryEvent]:
+        return self.run_async(self.client.get_workflow_handle(job).fetch_history()).events
 
     def reset_job(self, job: str, *, to: int, then: Any = None, wait: bool = True) -> None:
         """Reset the newest run of a job to its first (0), second or last (-1) task, send the new run a decision, wait for its end.

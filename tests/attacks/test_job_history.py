@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from justenough.adapters.store.paging import MAX_PAGE_SIZE
+from justenough.domain.jobs.states import JobState
 from justenough.domain.ledger.events import EventType
 from justenough.domain.readmodel.views import EntryView, Page
 from justenough.services.job_history import MAX_ENTRIES_READ, build_job_history, read_job_history
@@ -59,6 +60,21 @@ def test_a_request_is_at_the_highest_tier_that_it_was_escalated_to() -> None:
         entry(EventType.APPROVAL_ESCALATED, tier=2),
     ]
     assert build_job_history(steps).tiers == {REQUEST: 3}
+
+
+@pytest.mark.parametrize(
+    "ways, state",
+    [
+        ([], None),
+        (["cancel"], JobState.CANCELLED),
+        (["kill", "cancel"], JobState.KILLED),
+        (["cancel", "kill"], JobState.KILLED),
+        # An unknown way to stop is still a stop.
+        (["later"], JobState.CANCELLED),
+    ],
+)
+def test_a_stopped_job_ends_as_people_asked_and_a_cancel_does_not_override_a_kill(ways: list[str], state: JobState | None) -> None:
+    assert build_job_history([entry(EventType.JOB_SUBMITTED), *(entry(EventType.STOP_REQUESTED, how=how) for how in ways)]).stop is state
 
 
 def test_a_flooded_chain_prevents_a_job_from_running_and_ends_the_reading() -> None:

@@ -18,9 +18,9 @@ from justenough.adapters.store.wrapped_tokens import StoredWrappingToken, drop_t
 from justenough.domain.core.base_model import Message
 from justenough.domain.ledger.events import EventType
 
-# Built once, because it runs before each credential is issued. Ids of entries begin with job and type, and are indexed.
-_STOP = select(LEDGER.c.id).where(LEDGER.c.id >= bindparam("first_stop"), LEDGER.c.id < bindparam("last_stop"))
-_CLAIM = select(CLAIMS, exists(_STOP).label("stop_requested")).where(CLAIMS.c.job == bindparam("which"))
+# Built once, because it runs before each credential is issued. A range of ids uses the index, however many entries the job has.
+_STOP = select(LEDGER.c.id).where(LEDGER.c.id >= bindparam("first_stop"), LEDGER.c.id < bindparam("after_stops"))
+_CLAIM = select(CLAIMS, _STOP.exists().label("stop_requested")).where(CLAIMS.c.job == bindparam("which"))
 _HAS_OR_NEEDS_NO_PLACE = union_all(
     select(PLACES.c.job).where(PLACES.c.job == bindparam("which")),
     select(JOBS.c.id).where(JOBS.c.id == bindparam("which"), JOBS.c.ended_at.is_not(None)),
@@ -41,11 +41,15 @@ class SessionClaim(Message):
     attempted_at: datetime | None = None
     """When a worker last began to revoke everything of the job. Unlike what Temporal reports, only a worker's attempt sets it."""
     stop_requested: bool = False
-    """Whether the ledger has a person's request to end the job. A session learns of that beside its work, but issues nothing from then on."""
+    """Whether the ledger has a person's request to cancel or kill the job."""
 
     def is_held_by(self, owner: str) -> bool:
-        """Whether this owner may issue the job's credentials now."""
-        return self.open and self.owner == owner and not self.stop_requested
+        """Whether this owner is the job's session and may keep what it holds."""
+        return self.open and self.owner == owner
+
+    def may_issue(self, owner: str) -> bool:
+        """Whether this owner may issue the job's credentials and start its process now."""
+        return self.is_held_by(owner) and not self.stop_requested
 
 
 class ClaimResult(StrEnum):
@@ -84,9 +88,10 @@ class ClaimRepository(Repository):
 
     @reads
     def get(self, connection: Connection, job: str) -> SessionClaim | None:
-        """Return the job's claim; None if it was neither claimed nor closed."""
-        stop = f"{job}/{EventType.STOP_REQUESTED.value}"
-        row = connection.execute(_CLAIM, {"which": job, "first_stop": f"{stop}/", "last_stop": f"{stop}0"}).mappings().first()
+        """Return the job's claim, and whether a stop is recorded; None if it was neither claimed nor closed."""
+        stops = f"{job}/{EventType.STOP_REQUESTED.value}"
+        # `0` follows `/`, which begins the rest of an id.
+        row = connection.execute(_CLAIM, {"which": job, "first_stop": stops, "after_stops": f"{stops}0"}).mappings().first()
         return SessionClaim(open=row["closed_at"] is None, **row) if row else None
 
     @writes

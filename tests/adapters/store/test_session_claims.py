@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import pytest
+
 from justenough.adapters.store import ClaimResult, SessionClaim, Store
-from tests.adapters.store.event_samples import JOB, NOW, job_end, later, submission
+from justenough.domain.ledger.events import EventType, build_event
+from tests.adapters.store.event_samples import JOB, NOW, SIGNED, job_end, later, submission
 from tests.support.claims import claim_job
 
 
@@ -52,6 +55,23 @@ def test_an_attempt_to_revoke_closes_the_claim_and_is_dated_again_each_time(stor
         claim = store.claims.get(JOB)
         assert claim is not None
         assert (claim.closed_at, claim.attempted_at) == (later(3), later(seconds))
+
+
+@pytest.mark.parametrize("about", ["cancel/e-ops", "kill/e-ops", ""])
+def test_a_recorded_stop_ends_issuing_but_not_the_claim(store: Store, about: str) -> None:
+    # The ids of two jobs may differ in the last character only.
+    other = f"{JOB[:-1]}b"
+    for job in (JOB, other):
+        claim_job(store, job, run="run-1", owner="worker-1", now=NOW)
+    who = {"person": "e-ops", "name": "ops"}
+    withdrawal = {"request": f"r{JOB[1:]}-1", "signed": SIGNED}
+    store.ledger.append([submission(), build_event(EventType.WITHDRAWAL_REQUESTED, JOB, at=NOW, about="1", **withdrawal, **who)])
+    claims = [store.claims.get(job) for job in (JOB, other)]
+    assert [claim and claim.may_issue("worker-1") for claim in claims] == [True, True]
+    store.ledger.append([build_event(EventType.STOP_REQUESTED, JOB, at=later(1), about=about, how="cancel", **who)])
+    claims = [store.claims.get(job) for job in (JOB, other)]
+    assert [claim and claim.may_issue("worker-1") for claim in claims] == [False, True]
+    assert [claim and claim.is_held_by("worker-1") for claim in claims] == [True, True]
 
 
 def claim_in_place(store: Store, job: str, *, launcher: str = "e-ops", places: int = 2) -> ClaimResult:
