@@ -26,7 +26,6 @@ APPROVAL_EVENTS = (
 )
 """Events about the outcome of requests that need approval."""
 SETTLING_EVENTS = {EventType.APPROVAL_EXPIRED: "expired", EventType.ACCESS_WITHDRAWN: "withdrawn"}
-STOPS = {"kill": JobState.KILLED, "cancel": JobState.CANCELLED}
 
 ALREADY_RAN = "this job has already run or ended; a workflow reset does not run it again"
 
@@ -107,9 +106,7 @@ def build_job_history(entries: Iterable[EntryView]) -> JobHistory:
         kind, data = EventType(entry.type), entry.data
         submitted = submitted or kind is EventType.JOB_SUBMITTED
         ended = ended or kind is EventType.JOB_ENDED
-        if kind is EventType.STOP_REQUESTED and stop is not JobState.KILLED:
-            stop = STOPS.get(str(data.get("how"))) or stop
-        elif kind in STARTED_EVENTS:
+        if kind in STARTED_EVENTS:
             why_over = ALREADY_RAN
         elif kind in {EventType.APPROVAL_OPENED, EventType.APPROVAL_ESCALATED}:
             tiers[data["request"]] = max(data["tier"], tiers.get(data["request"], 0))

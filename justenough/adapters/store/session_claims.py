@@ -9,7 +9,7 @@ from __future__ import annotations
 from datetime import datetime
 from enum import StrEnum
 
-from sqlalchemy import Connection, bindparam, delete, exists, select, union_all, update
+from sqlalchemy import Connection, bindparam, delete, select, union_all, update
 
 from justenough.adapters.store.engine import insert_new
 from justenough.adapters.store.repository import Repository, count_rows, reads, reads_snapshot, writes
