@@ -98,7 +98,13 @@ class TargetInspector:
                 left = f"; left: {', '.join(user.left)}" if user.left else ""
                 alive.setdefault(user.target, {})[user.name] = re.sub(UNSAFE, "?", user.name) + f" (job {match[0]}{left})"
         sessions = self.find_locks({name for users in alive.values() for name in users}) if alive else ()
-        return tuple(f"target {target}: {_alive_text(target, tuple(users.values()), sessions)}" for target, users in alive.items())
+        failures = []
+        for target, users in alive.items():
+            names, more = [*users.values()][:MAX_USERS_NAMED], len(users) - MAX_USERS_NAMED
+            named = ", ".join(names) + (f" and {more:,} more" if more > 0 else "")
+            kept = [f"session {text}" for text in _after(f"session in {target}: ", sessions)] + _after(f"lock in {target}: ", sessions)
+            failures.append("; ".join((f"target {target}: users of jobs that have ended are alive: {named}", *kept)))
+        return tuple(failures)
 
     def actions_by_target(self) -> dict[str, tuple[str, ...]]:
         """Return the actions of the catalog, as `resource:action`, by the name of the target in which their users are."""
@@ -214,12 +220,6 @@ def _why_no_reaper(check: Future[None], reaper: Reaper, timeout_s: float) -> str
     if not isinstance(error, RetryLater | GiveUp):
         return f"users cannot be ended: {type(error).__name__}"
     return f"users cannot be ended: {str(error).removeprefix(f'target {reaper.name}: ').removesuffix(NOT_ISSUED_TEXT)}"
-
-
-def _alive_text(target: str, users: Sequence[str], sessions: Sequence[str]) -> str:
-    more = f" and {len(users) - MAX_USERS_NAMED:,} more" if len(users) > MAX_USERS_NAMED else ""
-    kept = [f"session {text}" for text in _after(f"session in {target}: ", sessions)] + _after(f"lock in {target}: ", sessions)
-    return "; ".join((f"users of jobs that have ended are alive: {', '.join(users[:MAX_USERS_NAMED])}{more}", *kept))
 
 
 def _after(prefix: str, texts: Sequence[str]) -> list[str]:

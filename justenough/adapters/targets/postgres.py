@@ -104,7 +104,7 @@ class TargetObserver:
 
     def find(self, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
         """Find the users and spaces whose names match these LIKE patterns, and users with these exact names. Raises like `_look`."""
-        return self._look(lambda connection: self._find_names(connection, users, spaces, names))
+        return self._look(lambda connection: find_names(connection, self.name, users, spaces, names))
 
     def find_locks(self, names: Collection[str]) -> TargetInspection:
         """Find the locks on users and spaces of these names, and the users' sessions. Raises like `_look`."""
@@ -172,9 +172,6 @@ class TargetObserver:
             raise
         self._creds = creds
         return connection
-
-    def _find_names(self, connection: _Connection, users: str, spaces: str, names: Collection[str] = ()) -> TargetInspection:
-        return find_names(connection, self.name, users, spaces, names)
 
     def _connect(self, creds: IssuedSecret, seconds: int) -> _Connection:
         return connect_as(self.target, creds, seconds)

@@ -110,19 +110,30 @@ class PostgresHazards:
     def hazards(self) -> Iterator[Hazard]:
         """Yield what is wrong with the SQL, and what a job could do that can be prevented."""
         if self.is_sql_old:
-            yield self._old_sql()
+            if self.sql_version is None:
+                found = f"there is no je_sql_version(), so its SQL is older than version {SQL_VERSION}"
+            else:
+                found = f"its SQL has version {self.sql_version}, and this version of JustEnough needs {SQL_VERSION}"
+            # Earlier functions have other arguments, so they are not replaced.
+            more = "" if self.sql_owner else f". What to drop before and to grant afterwards: CHANGELOG.md and {HOW_TO}"
+            yield Hazard(found, f"Run {self._psql_command(None if self.is_sql_owner_super else self.sql_owner)}{more}")
         yield from self._powers_over_groups()
-        yield from self._shared_resources()
-
-    def _old_sql(self) -> Hazard:
-        if self.sql_version is None:
-            found = f"there is no je_sql_version(), so its SQL is older than version {SQL_VERSION}"
-        else:
-            found = f"its SQL has version {self.sql_version}, and this version of JustEnough needs {SQL_VERSION}"
-        if self.sql_owner is None:
-            # Its functions have other arguments, so they are not replaced.
-            return Hazard(found, f"Run {self._psql_command()}. What to drop before and to grant afterwards: CHANGELOG.md and {HOW_TO}")
-        return Hazard(found, f"Run {self._psql_command(None if self.is_sql_owner_super else self.sql_owner)}")
+        if self.has_advisory_locks:
+            yield Hazard(
+                "a job could fill the lock table with advisory locks, and so delay the end of other jobs",
+                f"As a superuser, take EXECUTE on pg_advisory_lock and its variants from PUBLIC: {HOW_TO}",
+            )
+        if self.max_prepared_transactions > 0:
+            yield Hazard(
+                f"max_prepared_transactions is {self.max_prepared_transactions}: a prepared transaction keeps its locks without a session",
+                "Run ALTER SYSTEM SET max_prepared_transactions = 0 as a superuser, and restart the server",
+            )
+        if not self.has_temp_file_limit:
+            database = conninfo_to_dict(self.conninfo).get("dbname") or "…"
+            yield Hazard(
+                "there is no temp_file_limit: a job could fill the disk",
+                f"Run ALTER DATABASE \"{database}\" SET temp_file_limit = '1GB' as a superuser",
+            )
 
     def _psql_command(self, owner: str | None = None) -> str:
         """Return the command that runs the SQL again: as a superuser, or as the database's owner in the name of this owner of the SQL."""
@@ -157,24 +168,6 @@ class PostgresHazards:
             yield Hazard(
                 f"a job could alter and drop what its group owns: {_first(self.owning_groups)}",
                 "Give it to a role that is no group of jobs (ALTER … OWNER TO …)",
-            )
-
-    def _shared_resources(self) -> Iterator[Hazard]:
-        if self.has_advisory_locks:
-            yield Hazard(
-                "a job could fill the lock table with advisory locks, and so delay the end of other jobs",
-                f"As a superuser, take EXECUTE on pg_advisory_lock and its variants from PUBLIC: {HOW_TO}",
-            )
-        if self.max_prepared_transactions > 0:
-            yield Hazard(
-                f"max_prepared_transactions is {self.max_prepared_transactions}: a prepared transaction keeps its locks without a session",
-                "Run ALTER SYSTEM SET max_prepared_transactions = 0 as a superuser, and restart the server",
-            )
-        if not self.has_temp_file_limit:
-            database = conninfo_to_dict(self.conninfo).get("dbname") or "…"
-            yield Hazard(
-                "there is no temp_file_limit: a job could fill the disk",
-                f"Run ALTER DATABASE \"{database}\" SET temp_file_limit = '1GB' as a superuser",
             )
 
 

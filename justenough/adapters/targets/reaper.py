@@ -99,7 +99,6 @@ class Reaper:
         """End the job's users, then its space. Return what is gone. Raises TargetDown, one of Vault's or psycopg's errors."""
         with self._take_turn():
             try:
-                self._end_sessions(job)
                 return self._end_all(job)
             finally:
                 # The next one may be needed when no connection can be made.
@@ -123,8 +122,8 @@ class Reaper:
         finally:
             self._turn.release()
 
-    def _end_sessions(self, job: str) -> None:
-        """End the sessions of the job, and those of jobs that keep its roles or the whole server busy, from the open transaction."""
+    def _end_all(self, job: str) -> TargetInspection:
+        # First the sessions of the job, and those of jobs that keep its roles or the whole server busy, from the open transaction.
         for is_new in (False, True):
             try:
                 self._ensure_primed(fresh=is_new)
@@ -137,10 +136,8 @@ class Reaper:
                 if is_new:
                     raise
             else:
-                return
-
-    def _end_all(self, job: str) -> TargetInspection:
-        """Run each step by itself: a later one is tried even if an earlier one failed."""
+                break
+        # Then each step by itself: a later one is tried even if an earlier one failed.
         ended, failed = list[str](), list[psycopg.Error]()
         for step in ("rights", "sessions", "login", "drop"):
             try:
@@ -190,7 +187,9 @@ class Reaper:
 
     def _ensure_primed(self, *, fresh: bool = False) -> None:
         """Have a connection that waits in its open transaction. The statement that shows it alive is sent within that transaction."""
-        if fresh or self._is_stale():
+        creds = self._creds
+        is_old = creds is not None and creds.ttl is not None and time.monotonic() - self._created_at > creds.ttl * MAX_CREDS_AGE_FRACTION
+        if fresh or creds is None or is_old:
             self._replace()
         connection = self._live()
         if connection.info.transaction_status is psycopg.pq.TransactionStatus.INTRANS:
@@ -205,10 +204,6 @@ class Reaper:
             self._drop_connection()
         self._live()
         self._run("BEGIN ISOLATION LEVEL READ COMMITTED", *PRIME_SQL)
-
-    def _is_stale(self) -> bool:
-        creds = self._creds
-        return creds is None or (creds.ttl is not None and time.monotonic() - self._created_at > creds.ttl * MAX_CREDS_AGE_FRACTION)
 
     def _replace(self) -> None:
         """Connect with a new credential, then let the old one go. If that fails, keep the old one as long as it works."""

@@ -54,7 +54,9 @@ def search_problems(catalog: Catalog, read: Callable[[str], Mapping[str, Any] | 
                 yield _missing_problem(f"{mount}/roles/{name}", place)
             elif ".target." not in place:
                 connections.setdefault(f"{mount}/config/{role.get('db_name')}", place)
-                if not ENDING.search(_statements_text(role.get("revocation_statements"))):
+                # The catalog and Vault write statements as a list or as one text.
+                statements = role.get("revocation_statements") or ""
+                if not ENDING.search(";".join(map(str, statements)) if isinstance(statements, list) else str(statements)):
                     ending = f"its revocation_statements do not call public.je_end_user after a COMMIT, so a job's locks can keep users of {place} alive"
                     yield SearchProblem(f"{mount}/roles/{name}", ending, ENDING_REMEDY, is_missing=False)
     for path, place in connections.items():
@@ -75,11 +77,6 @@ def _target_roles(catalog: Catalog) -> dict[str, str]:
             places.setdefault(definition.target.observe, f"{where}.target.observe")
             places.setdefault(definition.target.end, f"{where}.target.end")
     return places
-
-
-def _statements_text(statements: object) -> str:
-    """Return statements, which the catalog and Vault write as a list or as one text, as one text."""
-    return ";".join(map(str, statements)) if isinstance(statements, list) else str(statements or "")
 
 
 def _missing_problem(path: str, place: str) -> SearchProblem:

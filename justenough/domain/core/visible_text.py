@@ -112,7 +112,11 @@ def escape(char: str) -> str:
 
 
 def _visible_part(text: str) -> str:
-    clusters = list(_clusters(unicodedata.normalize("NFC", "".join(_without_long_runs(text)))))
+    run, bounded = 0, list[str]()
+    for char in text:
+        run = run + 1 if unicodedata.combining(char) else 0
+        bounded.append(char if run <= MAX_MARK_RUN else escape(char))
+    clusters = list(_clusters(unicodedata.normalize("NFC", "".join(bounded))))
     _escape_mixed_scripts(clusters)
     _escape_lookalike_parts(clusters)
     shown: list[str] = []
@@ -121,13 +125,6 @@ def _visible_part(text: str) -> str:
         is_misplaced = cluster.text == IDEOGRAPHIC_SPACE and not (shown and unicodedata.east_asian_width(shown[-1][-1]) in "WF")
         shown.append((cluster.escaped() if is_misplaced else cluster).text)
     return "".join(shown)
-
-
-def _without_long_runs(text: str) -> Iterator[str]:
-    run = 0
-    for char in text:
-        run = run + 1 if unicodedata.combining(char) else 0
-        yield char if run <= MAX_MARK_RUN else escape(char)
 
 
 def _clusters(text: str) -> Iterator[_Cluster]:

@@ -14,7 +14,7 @@ from psycopg.conninfo import conninfo_to_dict
 from justenough.adapters.configuration.folder import CATALOG
 from justenough.adapters.configuration.settings import Settings
 from justenough.adapters.targets.inspector import TargetInspector
-from justenough.adapters.targets.postgres_hazards import ALWAYS, PostgresHazards
+from justenough.adapters.targets.postgres_hazards import ALWAYS
 from justenough.domain.catalog.loader import read_catalog, with_settings
 from justenough.domain.catalog.models import Catalog
 from justenough.domain.core.errors import InvalidInput, JustEnoughError
@@ -123,18 +123,15 @@ def hazard_findings(settings: Settings, catalog: Catalog | None) -> Iterator[Doc
     except JustEnoughError as error:
         yield DoctorFinding("hazards", "warning", f"not looked for: {error}", "Run doctor again when the worker can log in to Vault.")
         return
-    for target, hazards in zip(seen.inspected, seen.hazards, strict=True):
-        yield _hazard_finding(f"hazards {target}", hazards)
+    for target, looked_at in zip(seen.inspected, seen.hazards, strict=True):
+        what, hazards = f"hazards {target}", list(looked_at.hazards())
+        if not hazards:
+            yield DoctorFinding(what, "ok", f"none but one: {ALWAYS}")
+            continue
+        found = "; ".join((*(hazard.found for hazard in hazards), ALWAYS))
+        remedy = " ".join(f"{hazard.remedy}." for hazard in hazards)
+        yield DoctorFinding(what, "missing" if looked_at.is_sql_old else "warning", found, remedy)
     for failure in seen.failures:
         yield DoctorFinding(
             "hazards", "warning", f"not looked for: {failure}", "Start the target, or correct its `observe`; then run doctor again."
         )
-
-
-def _hazard_finding(what: str, seen: PostgresHazards) -> DoctorFinding:
-    hazards = list(seen.hazards())
-    if not hazards:
-        return DoctorFinding(what, "ok", f"none but one: {ALWAYS}")
-    found = "; ".join((*(hazard.found for hazard in hazards), ALWAYS))
-    remedy = " ".join(f"{hazard.remedy}." for hazard in hazards)
-    return DoctorFinding(what, "missing" if seen.is_sql_old else "warning", found, remedy)
