@@ -171,10 +171,7 @@ class SweepActivities:
             report = build_report(verdicts, inspection.failures, looked_at=len(checked), at=self._deps.now())
             await self._record_unknown([job for what, job, _ in verdicts if what == "unknown"])
             if self._deps.config.digest_in_force is not None:
-                failures = (*await self._why_alive(traced), *await unready)
-                actions = await asyncio.to_thread(self._deps.targets.actions_by_target)
-                checks = target_checks(inspection, at=self._deps.now(), failures=failures, actions=actions)
-                await asyncio.to_thread(self._deps.store.targets.record, checks)
+                await self._record_targets(inspection, await unready, traced)
             # If the ledger fails now, the next sweep finds these credentials again.
             await asyncio.to_thread(revoke.record_lapsed, self._deps)
         await asyncio.to_thread(lambda: sweeps.end(now=self._deps.now()))
@@ -185,6 +182,13 @@ class SweepActivities:
         unknown = [build_event(EventType.SWEEP_REPORTED, UNATTRIBUTED_CHAIN, at=self._deps.now(), about=job, unknown=[job]) for job in jobs]
         for start in range(0, len(unknown), MAX_RECORDED_AT_ONCE):
             await asyncio.to_thread(self._deps.store.ledger.append, unknown[start : start + MAX_RECORDED_AT_ONCE])
+
+    async def _record_targets(self, inspection: TargetInspection, unready: Sequence[str], jobs: AbstractSet[str]) -> None:
+        """Record the check of each target. `unready`: failures of reapers; `jobs`: those of which something was found in the targets."""
+        failures = (*await self._why_alive(jobs), *unready)
+        actions = await asyncio.to_thread(self._deps.targets.actions_by_target)
+        checks = target_checks(inspection, at=self._deps.now(), failures=failures, actions=actions)
+        await asyncio.to_thread(self._deps.store.targets.record, checks)
 
     async def _why_alive(self, jobs: AbstractSet[str]) -> tuple[str, ...]:
         """Return a failure for each target in which users of these jobs are alive although they should be dead and attempts to end them failed."""
