@@ -68,9 +68,7 @@ def _next_steps(folder: Path, new: NewResource, rendered: ResourceFiles) -> list
     if rendered.secret:
         steps.append(f"export {rendered.secret}=…    # the password with which Vault logs in")
     if rendered.sql:
-        steps.append(
-            f'psql "{rendered.conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${rendered.secret}" -1 -f {shlex.quote(str(folder / rendered.sql_file))}'
-        )
+        steps.append(f"{rendered.sql_client} {shlex.quote(str(folder / rendered.sql_file))}")
     steps += ["justenough vault plan", "justenough vault apply"]
     if new.kind in {"kv", "http"}:
         steps.append(f"bao kv put kv/{new.name} token=…    # what jobs read, or the worker sends")

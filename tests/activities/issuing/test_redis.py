@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import socket
 import subprocess
 from collections.abc import Iterator
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from datetime import date
 from typing import Any
 
 import pytest
 
 from activities.issuing.results import IssuedCredential
+from justenough.adapters.configuration.scaffold.new_resource import NewResource, render_resource
+from justenough.domain.core.untrusted_yaml import read_yaml
 from justenough.domain.ledger.events import EventType
 from tests.activities.catalog_variants import open_changed_desk
 from tests.activities.issuing_session import start_session
@@ -29,7 +33,17 @@ RESOURCE = {
     "owner": "support-leads",
     "actions": {"read": {"issue": {"path": "database/creds/baskets-read"}, "max_ttl": "10m", "revocable": "now"}},
 }
-ROLE = {"db_name": "baskets", "creation_statements": '["~basket:*", "+get"]', "default_ttl": "2m", "max_ttl": "10m"}
+
+
+def scaffold_rules(action: str) -> list[str]:
+    """Return the ACL rules that `catalog add redis` writes for the users of this action."""
+    new = NewResource("redis", "baskets", "redis://127.0.0.1", "Baskets")
+    fragment = read_yaml("", render_resource(new, {}, today=date(2026, 1, 1)).fragment)
+    return list(json.loads(fragment["resources"]["baskets"]["actions"][action]["role"]["creation_statements"]))
+
+
+ONE_PATTERN = json.dumps(["~basket:*", *scaffold_rules("read")[1:]])
+ROLE = {"db_name": "baskets", "creation_statements": ONE_PATTERN, "default_ttl": "2m", "max_ttl": "10m"}
 
 
 @dataclass(frozen=True)
@@ -49,6 +63,12 @@ class Redis:
 
     def login(self, held: IssuedCredential) -> str:
         return f"AUTH {held.fields['username'].reveal()} {held.fields['password'].reveal()}"
+
+    def count_blocked_clients(self) -> int:
+        with closing(self.connect()) as connection, connection.makefile("rw", newline="\r\n") as lines:
+            self._ask_line(lines, f"AUTH {self.password}")
+            self._ask_line(lines, "INFO clients")
+            return int(next(line for line in lines if line.startswith("blocked_clients:")).partition(":")[2])
 
     def _ask_line(self, lines: Any, command: str) -> str:
         try:
@@ -120,3 +140,38 @@ def test_the_name_of_a_redis_user_contains_the_job_id(at: Desk) -> None:
     one = start_session(at, CACHE)
     assert one.job.upper().replace("-", "_") in one.issue().fields["username"].reveal().upper().replace("-", "_")
     assert one.end().confirmed
+
+
+def test_a_connection_that_waits_for_data_without_end_is_cut_when_its_user_is_revoked(at: Desk, redis: Redis) -> None:
+    one = start_session(at, CACHE)
+    held = one.issue()
+    with closing(redis.connect()) as waiting, waiting.makefile("rw", newline="\r\n") as lines:
+        assert redis._ask_line(lines, redis.login(held)) == "+OK"
+        lines.write("XREAD BLOCK 0 STREAMS basket:stream $\r\n")
+        lines.flush()
+
+        until(lambda: redis.count_blocked_clients() == 1, "the connection waits for data")
+        assert one.end().confirmed
+
+        assert lines.readline() == ""
+    assert redis.ask(redis.login(held))[0].startswith("-WRONGPASS")
+
+
+@pytest.mark.parametrize("action", ["read", "write"])
+def test_users_of_catalog_add_may_not_use_commands_that_hold_the_server_up_or_leave_code(redis: Redis, action: str) -> None:
+    rules = " ".join(scaffold_rules(action))
+    refused = (
+        "MIGRATE 127.0.0.1 1 basket:1 0 600000",
+        "EVAL return 0",
+        "FUNCTION LOAD code",
+        "CLIENT PAUSE 600000",
+        "FLUSHALL",
+        "ACL WHOAMI",
+    )
+    assert redis.ask(f"AUTH {redis.password}", f"ACL SETUSER tried on >secret {rules}") == ["+OK", "+OK"]
+
+    login, got, *answers = redis.ask("AUTH tried secret", "STRLEN basket:1", *refused)
+
+    assert (login, got) == ("+OK", ":4")
+    assert [answer.split()[0] for answer in answers] == ["-NOPERM"] * len(refused)
+    assert redis.ask("AUTH tried secret", "SET basket:2 tea")[1].startswith("-NOPERM" if action == "read" else "+OK")

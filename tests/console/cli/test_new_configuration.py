@@ -225,6 +225,22 @@ def test_the_sql_for_a_database_is_short_and_names_the_schema(alone: Cli, folder
     assert "export BILLING_VAULT_PASSWORD=" in added.stdout
 
 
+def test_the_role_of_a_mysql_user_ends_its_sessions_and_names_one_database_exactly(alone: Cli, folder: Path) -> None:
+    added = add(alone, folder, "mysql", "billing", url="mysql://db.example/shop_1")
+
+    sql = (folder / "sql" / "billing.sql").read_text()
+    assert r"ON `shop\_1`.* TO billing_vault@'%' WITH GRANT OPTION" in sql
+    assert "CREATE PROCEDURE justenough.je_end_sessions(" in sql
+    assert "mysql --host=db.example --port=3306 --user=OWNER" in added.stdout
+    for action in read_catalog((folder / "catalog.yaml").read_text()).resources["billing"].actions.values():
+        assert action.role is not None
+        assert action.role["revocation_statements"] == [
+            "DROP USER IF EXISTS '{{name}}'@'%'",
+            "CALL justenough.je_end_sessions('{{name}}')",
+        ]
+        assert r"ON `shop\_1`.* TO" in action.role["creation_statements"][1]
+
+
 def test_jobs_verify_the_tls_certificate_of_a_database_as_vault_and_the_worker_do(alone: Cli, folder: Path) -> None:
     query = "sslmode=verify-full&sslrootcert=/etc/ssl/certs/ours.pem"
     assert add(alone, folder, "postgres", "billing", url=f"postgresql://db.example/billing?{query}").exit_code == 0

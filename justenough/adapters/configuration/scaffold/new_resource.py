@@ -85,7 +85,8 @@ class ResourceFiles:
     """The path for the SQL file, relative to the configuration folder."""
     secret: str | None
     """The environment variable from which `vault apply` takes Vault's own password; None if Vault needs none."""
-    conninfo: str
+    sql_client: str
+    """The command that runs the SQL file whose path follows it; "" if there is none."""
 
 
 def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: date) -> ResourceFiles:
@@ -96,6 +97,10 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
     port, sql_file = where.port or kind.port, f"sql/{new.name}.sql"
     parameters = parse_qsl(where.query)
     conninfo = " ".join((f"host={where.hostname} port={port} dbname={database}", *(f"{name}={value}" for name, value in parameters)))
+    sql_client = {
+        "postgres": f'psql "{conninfo} user=OWNER" -v ON_ERROR_STOP=1 -v password="${password}" -1 -f',
+        "mysql": f"mysql --host={where.hostname} --port={port} --user=OWNER --password --init-command=\"SET @password = '${password}'\" <",
+    }.get(new.kind, "")
     review_by = date.fromordinal(today.toordinal() + REVIEW_AFTER_DAYS)
     terms = {name: to_yaml_text(term) for name in TERMS if (term := getattr(new, name)) is not None} | {"review": f"{{by: {review_by}}}"}
     terms |= {name: own for name, own in OWN_TERMS.items() if defaults.get(name) and not (name == "target" and new.kind == "postgres")}
@@ -122,16 +127,19 @@ def render_resource(new: NewResource, defaults: Mapping[str, Any], *, today: dat
         "schema": new.schema,
         "namespace": new.namespace,
         "sql_file": sql_file,
+        "sql_client": sql_client,
+        # In MySQL's GRANT, _ stands for any character.
+        "schema_pattern": database.replace("_", r"\_"),
     }
     templates = jinja2.Environment(  # noqa: S701 - what is written is YAML and SQL, not HTML
         loader=jinja2.PackageLoader(__package__, "."), undefined=jinja2.StrictUndefined, keep_trailing_newline=True
     )
     return ResourceFiles(
         fragment=templates.get_template(f"{new.kind}.yaml.j2").render(values),
-        sql=templates.get_template("postgres.sql.j2").render(values) if new.kind == "postgres" else None,
+        sql=templates.get_template(f"{new.kind}.sql.j2").render(values) if sql_client else None,
         sql_file=sql_file,
         secret=password if kind.has_password else None,
-        conninfo=conninfo,
+        sql_client=sql_client,
     )
 
 
