@@ -75,7 +75,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     FROM pg_catalog.pg_roles r WHERE r.rolname = login
 $$;
 
--- Ends one user, for Vault, which commits before: COMMIT, CALL public.je_end_user('{{name}}'). It raises if the user could still do anything. An
+-- Ends one user, for Vault, which commits before: COMMIT, CALL public.je_end_user(NAME). It raises if the user could still do anything. An
 -- empty role that somebody's lock keeps from being dropped is dropped later by the sweep.
 CREATE OR REPLACE PROCEDURE public.je_end_user(login text) LANGUAGE plpgsql AS $$
 DECLARE
