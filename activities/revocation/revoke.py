@@ -301,9 +301,11 @@ def record_lapsed(deps: Deps) -> tuple[Event, ...]:
 
 def _end_remains(deps: Deps, job: str, memory: JobMemory, steps: FailureCollector) -> Inspection:
     """Delete the job's users and spaces in the targets, check again, and collect why some are left: failures, and who holds locks on them."""
-    steps.failures += deps.targets.end_all_of(job, memory.accesses).failures
-    # What kept Vault from ending a user may be gone now.
-    _revoke_leases(deps, FailureCollector(), tuple(item for item in memory.credentials if item.lease_id is not None))
+    ended = deps.targets.end_all_of(job, memory.accesses)
+    steps.failures += ended.failures
+    if not ended.failures:
+        # What kept Vault from ending a user may be gone now. The inspection shows what this does not revoke.
+        _revoke_leases(deps, FailureCollector(), memory.credentials)
     inspection = inspect(deps, job, memory.credentials, memory.accesses)
     if left := {trace.name for trace in (*inspection.users, *inspection.spaces)}:
         steps.failures += deps.targets.find_locks(left, memory.accesses)

@@ -322,8 +322,9 @@ class JobSession:
         if self._stop is Stop.CANCEL:
             # Even if the store does not answer, ask the process to end.
             with suppress(RetryLater):
-                read = partial(with_store_timeout, self._claim_is_open)
-                if not await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, read):
+                read = partial(with_store_timeout, partial(self._deps.store.claims.get, self._job))
+                claim = await asyncio.get_running_loop().run_in_executor(REVOCATION_POOL, read)
+                if claim is None or not claim.open:
                     self.stop(Stop.CUT)
         if self._stop.is_gentle:
             return self._stopped_outcome(await self._finish(process))
@@ -351,10 +352,6 @@ class JobSession:
         with suppress(RetryLater):
             asked = await asyncio.to_thread(requested_stop, self._deps.store.ledger, self._job)
         self.stop(next((stop for stop, outcome in STOPPED_OUTCOMES.items() if outcome is asked), Stop.CUT))
-
-    def _claim_is_open(self) -> bool:
-        claim = self._deps.store.claims.get(self._job)
-        return claim is not None and claim.open
 
     def _raise_if_stopped(self) -> None:
         if self._stop:

@@ -55,6 +55,31 @@ def test_a_users_open_session_is_cut_when_it_is_ended(at: Desk) -> None:
             connection.execute("SELECT 1")
 
 
+def test_the_kept_connection_waits_in_a_transaction_that_holds_no_snapshot(at: Desk) -> None:
+    """A snapshot would keep PostgreSQL from vacuuming."""
+    target = at.deps.config.current().catalog.resources["orders-db"].actions[Action.READ].target
+    assert target is not None
+    at.deps.targets.require_reaper(target)
+    with psycopg.connect(at.shop.superuser) as watching:
+        query = "SELECT state, backend_xid, backend_xmin FROM pg_stat_activity WHERE usename LIKE '%-je-reaper' AND state <> 'active'"
+        waiting = watching.execute(query).fetchall()
+    assert ("idle in transaction", None, None) in waiting
+    assert all((xid, xmin) == (None, None) for _, xid, xmin in waiting)
+
+
+def test_a_user_with_rights_of_its_own_loses_them_even_if_a_lock_keeps_its_role(at: Desk) -> None:
+    job = at.job()
+    held = at.issue(job)
+    user = held.credential.user
+    with psycopg.connect(at.shop.superuser, autocommit=True) as owner, psycopg.connect(at.shop.superuser) as locking:
+        owner.execute(f'GRANT SELECT ON public.refunds TO "{user}"'.encode())
+        locking.execute(f"COMMENT ON ROLE \"{user}\" IS 'kept'".encode())
+        at.deps.targets.end_all_of(job)
+        assert owner.execute("SELECT public.je_left_of(%s)", (user,)).fetchone() == ([],)
+    at.deps.targets.end_all_of(job)
+    assert at.deps.targets.traces_of(job) == ()
+
+
 def test_a_lease_is_not_renewed_while_its_job_locks_its_own_role_and_nobody_waits_long(at: Desk) -> None:
     job = at.job()
     held = at.issue(job)

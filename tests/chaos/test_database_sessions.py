@@ -159,7 +159,8 @@ def test_a_login_that_is_tried_repeatedly_leaves_no_session_behind(ops: Human, s
     hammering = [threading.Thread(target=hammer, daemon=True) for _ in range(4)]
     for thread in hammering:
         thread.start()
-    until(lambda: len(one.connections) > 20, "logins are opened")
+    # As many as one user may have at once.
+    until(lambda: len(one.connections) >= 8, "logins are opened")
     cancel_job(ops, one)
     seen = ops.until(one.job)
     shop.assert_dead(seen, one.login)

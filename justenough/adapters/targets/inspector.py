@@ -9,7 +9,7 @@ import re
 import threading
 from collections.abc import Callable, Collection, Sequence
 from collections.abc import Set as AbstractSet
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import ThreadPoolExecutor, wait
 from dataclasses import replace
 
 from justenough.adapters.targets.postgres import (
@@ -87,8 +87,18 @@ class TargetInspector:
         wait(checks, timeout=timeout_s)
         # A check that hangs ends by itself: each of its steps has a limit.
         pool.shutdown(wait=False)
-        failures = ((reaper.name, _why_no_reaper(check, reaper, timeout_s)) for check, reaper in checks.items())
-        return tuple(f"target {name}: {why}" for name, why in failures if why)
+        failures = []
+        for check, reaper in checks.items():
+            if not check.done():
+                # One that is busy ending users works.
+                why = "" if reaper.has_worked_within(MAX_REAPER_SILENCE_S) else f"no answer in {timeout_s:g} s"
+            elif isinstance(error := check.exception(), RetryLater | GiveUp):
+                why = str(error).removeprefix(f"target {reaper.name}: ").removesuffix(NOT_ISSUED_TEXT)
+            else:
+                why = type(error).__name__ if error else ""
+            if why:
+                failures.append(f"target {reaper.name}: users cannot be ended: {why}")
+        return tuple(failures)
 
     def why_alive(self, jobs: AbstractSet[str]) -> tuple[str, ...]:
         """Return a failure, `target NAME: WHY`, for each target in which users of these jobs are alive: who, and which sessions keep them."""
@@ -209,19 +219,6 @@ class TargetInspector:
             hazards=tuple(hazards for result in results for hazards in result.hazards),
             failures=tuple(why for result in results for why in result.failures),
         )
-
-
-def _why_no_reaper(check: Future[None], reaper: Reaper, timeout_s: float) -> str | None:
-    """Return why a reaper's check failed; None if it did not, or if the reaper is busy and works."""
-    if not check.done():
-        is_working = reaper.has_worked_within(MAX_REAPER_SILENCE_S)
-        return None if is_working else f"users cannot be ended: no answer in {timeout_s:g} s"
-    error = check.exception()
-    if error is None:
-        return None
-    if not isinstance(error, RetryLater | GiveUp):
-        return f"users cannot be ended: {type(error).__name__}"
-    return f"users cannot be ended: {str(error).removeprefix(f'target {reaper.name}: ').removesuffix(NOT_ISSUED_TEXT)}"
 
 
 def _after(prefix: str, texts: Sequence[str]) -> list[str]:

@@ -99,6 +99,7 @@ class Reaper:
         """End the job's users, then its space. Return what is gone. Raises TargetDown, one of Vault's or psycopg's errors."""
         with self._take_turn():
             try:
+                self._end_sessions(job)
                 return self._end_all(job)
             finally:
                 # The next one may be needed when no connection can be made.
@@ -122,8 +123,8 @@ class Reaper:
         finally:
             self._turn.release()
 
-    def _end_all(self, job: str) -> TargetInspection:
-        # First the sessions of the job, and those of jobs that keep its roles or the whole server busy, from the open transaction.
+    def _end_sessions(self, job: str) -> None:
+        """End the sessions of the job, and those of jobs that keep its roles or the whole server busy, from the open transaction."""
         for is_new in (False, True):
             try:
                 self._ensure_primed(fresh=is_new)
@@ -136,17 +137,20 @@ class Reaper:
                 if is_new:
                     raise
             else:
-                break
-        # Then each step by itself: a later one is tried even if an earlier one failed.
+                return
+
+    def _end_all(self, job: str) -> TargetInspection:
+        """Run each step by itself: a later one is tried even if an earlier one failed."""
         ended, failed = list[str](), list[psycopg.Error]()
-        for step in ("rights", "sessions", "login", "drop"):
+        for step in ("rights", "sessions", "login", "owned", "drop"):
             try:
                 ended = self._step(job, step)
             except psycopg.Error as error:
                 failed.append(error)
         left = self._find(job)
         if left.users or left.empty_roles:
-            self._step(job, "holders")
+            for step in ("holders", "owned"):
+                self._step(job, step)
             ended += self._step(job, "drop")
             left = self._find(job)
         # Targets without spaces may lack the function that deletes them.

@@ -79,7 +79,7 @@ class _Cluster:
     def is_letter(self) -> bool:
         return bool(self.script) and not self.text[0].isdecimal()
 
-    def escaped(self) -> _Cluster:
+    def to_escape(self) -> _Cluster:
         return _Cluster("".join(map(escape, self.text)))
 
 
@@ -123,7 +123,7 @@ def _visible_part(text: str) -> str:
     for cluster in clusters:
         # The ideographic space is ordinary after characters as wide as itself.
         is_misplaced = cluster.text == IDEOGRAPHIC_SPACE and not (shown and unicodedata.east_asian_width(shown[-1][-1]) in "WF")
-        shown.append((cluster.escaped() if is_misplaced else cluster).text)
+        shown.append((cluster.to_escape() if is_misplaced else cluster).text)
     return "".join(shown)
 
 
@@ -193,7 +193,7 @@ def _escape_mixed_scripts(clusters: list[_Cluster]) -> None:
         kept = _kept_scripts(cluster.script for cluster in clusters[slice(*word.span())] if cluster.script)
         for number in range(*word.span()):
             if clusters[number].script and clusters[number].script not in kept:
-                clusters[number] = clusters[number].escaped()
+                clusters[number] = clusters[number].to_escape()
 
 
 def _escape_lookalike_parts(clusters: list[_Cluster]) -> None:
@@ -206,7 +206,7 @@ def _escape_lookalike_parts(clusters: list[_Cluster]) -> None:
             letters = [number for number in range(*word.span()) if clusters[number].is_letter]
             if all(clusters[number].text[0] in LATIN_LOOKALIKES for number in letters):
                 for number in letters:
-                    clusters[number] = clusters[number].escaped()
+                    clusters[number] = clusters[number].to_escape()
 
 
 def _roles(clusters: Iterable[_Cluster]) -> str:

@@ -3,7 +3,8 @@
 --
 -- A job may hold any lock that its own statements can take, for as long as its transactions live, and its sessions may outlive its process. So
 -- access ends in steps that wait for nothing which a job can hold, each committed by itself and bounded, none left out because an earlier one
--- failed: take its rights (a REVOKE of its groups, which no job can block), end its sessions, forbid its login, look again, drop its role.
+-- failed: take its rights (a REVOKE of its groups, which no job can block), end its sessions, forbid its login, drop what it
+-- owns, look again, drop its role.
 -- docs/decisions/0065-access-dies-before-its-role.md has the locks that were tried.
 
 SET LOCAL search_path = pg_catalog, pg_temp;
@@ -11,7 +12,7 @@ SET LOCAL search_path = pg_catalog, pg_temp;
 CREATE OR REPLACE FUNCTION public.je_sql_version() RETURNS integer LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp RETURN 1;
 
 -- One step of ending a user, as whoever calls, who can end nobody else. A user that is gone already is fine. Raises what keeps the step from
--- being done. Steps: rights, sessions, login, drop.
+-- being done. Steps: rights (its groups), sessions, login, owned (rights and objects of its own), drop.
 CREATE OR REPLACE FUNCTION public.je_end_step(login text, step text) RETURNS void
 LANGUAGE plpgsql VOLATILE SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
 DECLARE
@@ -41,6 +42,8 @@ BEGIN
         END IF;
     WHEN 'login' THEN
         EXECUTE pg_catalog.format('ALTER ROLE %I NOLOGIN', login);
+    WHEN 'owned' THEN
+        EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', login);
     WHEN 'drop' THEN
         -- No role is dropped whose session lives: nobody could tell afterwards whose it was.
         PERFORM pg_catalog.pg_stat_clear_snapshot();
@@ -48,7 +51,6 @@ BEGIN
             PERFORM pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity WHERE usesysid = victim;
             RAISE EXCEPTION 'a session of this user lives';
         END IF;
-        EXECUTE pg_catalog.format('DROP OWNED BY %I CASCADE', login);
         EXECUTE pg_catalog.format('DROP ROLE %I', login);
         -- A login that was half done when it was forbidden shows itself here, and keeps its role until the next call.
         PERFORM pg_catalog.pg_stat_clear_snapshot();
@@ -83,7 +85,7 @@ DECLARE
     what_is_left text[];
 BEGIN
     SET search_path = pg_catalog, pg_temp;
-    FOREACH step IN ARRAY ARRAY['rights', 'sessions', 'login', 'drop'] LOOP
+    FOREACH step IN ARRAY ARRAY['rights', 'sessions', 'login', 'owned', 'drop'] LOOP
         BEGIN
             PERFORM public.je_end_step(login, step);
         EXCEPTION WHEN OTHERS THEN
@@ -114,7 +116,7 @@ BEGIN
     END IF;
     PERFORM pg_catalog.pg_stat_clear_snapshot();
     IF step = 'all' THEN
-        FOREACH step IN ARRAY ARRAY['rights', 'sessions', 'login'] LOOP
+        FOREACH step IN ARRAY ARRAY['rights', 'sessions', 'login', 'owned'] LOOP
             PERFORM public.je_end_users(job, step);
         END LOOP;
         step := 'drop';
