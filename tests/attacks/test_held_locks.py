@@ -25,8 +25,10 @@ MAX_EXPOSURE_S = 15.0
 OWN_ROW = """DO $$ BEGIN ALTER ROLE CURRENT_USER PASSWORD 'known'; COMMIT; ALTER ROLE CURRENT_USER PASSWORD 'known';
     PERFORM pg_catalog.pg_sleep(3000); END $$"""
 OWN_SETTING = "DO $$ BEGIN ALTER ROLE CURRENT_USER SET work_mem = '1MB'; PERFORM pg_catalog.pg_sleep(3000); END $$"
-ALL_LOCKS = """DO $$ BEGIN BEGIN PERFORM pg_catalog.pg_advisory_lock(g) FROM pg_catalog.generate_series(1, 10000000) g;
-    EXCEPTION WHEN OTHERS THEN NULL; END; PERFORM pg_catalog.pg_sleep(600); END $$"""
+ALL_LOCKS = """DO $$ DECLARE n bigint := 0; BEGIN LOOP
+    BEGIN PERFORM pg_catalog.pg_advisory_lock(g) FROM pg_catalog.generate_series(n, n + 10000000) g; EXCEPTION WHEN OTHERS THEN NULL; END;
+    n := n + 10000001; PERFORM pg_catalog.pg_sleep(0.002); END LOOP; END $$"""
+"""Takes each lock that becomes free, too."""
 SAVEPOINTS = """DO $$ DECLARE i integer; BEGIN FOR i IN 1..20000 LOOP
     BEGIN PERFORM pg_catalog.pg_current_xact_id(); EXCEPTION WHEN OTHERS THEN NULL; END; END LOOP; PERFORM pg_catalog.pg_sleep(600); END $$"""
 GROUP = "shop_orders_read_acme"
