@@ -89,8 +89,10 @@ class Human:
         return {**body, **self.sign(statement)}
 
     def launch(self, spec: dict[str, Any], **changes: Any) -> str:
-        """Launch a job and return its id."""
-        response = self.api.post("jobs", json=self.order(spec, **changes))
+        """Launch a job and return its id. Try again while its target cannot be revoked, as until the sweep after an outage."""
+        order, began = self.order(spec, **changes), time.monotonic()
+        while (response := self.api.post("jobs", json=order)).status_code == 503 and time.monotonic() < began + 180:
+            pause(since=began)
         assert response.status_code == 201, response.text
         return str(response.json()["id"])
 

@@ -88,8 +88,8 @@ class Population:
 def lock_table(shop_dsn: str, job: str) -> int:
     """Make the revocation of a job overdue: a database session, like that of a backup whose client is gone, locks `report` in its space.
 
-    Return the session's process id. Raises DemoFailed. The job's space cannot be dropped while the lock is held, and PostgreSQL keeps the
-    session because it notices a lost client only when it sends an answer. The session ends when somebody terminates it, when PostgreSQL
+    Return the session's process id. Raises DemoFailed. The job's space cannot be dropped while the lock is held. PostgreSQL keeps the
+    session, because it is told not to look for a lost client. The session ends when somebody terminates it, when PostgreSQL
     stops, or after a day. No process of the demo keeps running.
     """
     with psycopg.connect(shop_dsn, application_name=BACKUP_NAME) as session:
@@ -104,6 +104,8 @@ def lock_table(shop_dsn: str, job: str) -> int:
         if poll_until(find_table, within_s=TABLE_TIMEOUT_S) is None:
             raise DemoFailed(f"{job} has not created its table after {TABLE_TIMEOUT_S:.0f} s")
         process = session.info.backend_pid
+        # The shop's database ends sessions whose client is gone, and long transactions.
+        session.execute("SET LOCAL client_connection_check_interval = 0; SET LOCAL transaction_timeout = 0")
         session.execute(sql.SQL("LOCK TABLE {} IN ACCESS SHARE MODE").format(table))
         session.pgconn.send_query(f"SELECT pg_sleep({LOCK_S})".encode())
         # The client goes away without an answer; the session stays.

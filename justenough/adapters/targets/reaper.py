@@ -82,7 +82,12 @@ class Reaper:
             if self._closed.is_set():
                 raise TargetDown(f"target {self.name}: this process is ending")
             try:
-                self._ensure_primed()
+                try:
+                    self._ensure_primed()
+                except psycopg.Error:
+                    # Its user may be gone, as after a restart of Vault. Another one is tried before a job fails.
+                    self._drop_connection()
+                    self._ensure_primed(fresh=True)
             except psycopg.Error as error:
                 self._drop_connection()
                 why = f"target {self.name}: {why_unreachable(error)}{NOT_ISSUED_TEXT}"

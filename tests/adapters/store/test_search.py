@@ -209,6 +209,7 @@ def test_a_store_from_before_there_was_a_search_is_indexed_from_its_beginning(em
             connection.execute(text(f"DROP TABLE {table}"))
         for column in ("lapsed", "on_behalf_of_id"):
             connection.execute(text(f"ALTER TABLE approvals DROP COLUMN {column}"))
+        connection.execute(text("ALTER TABLE target_checks DROP COLUMN actions"))
         config.attributes["connection"] = connection
         command.stamp(config, "0026")
     engine.dispose()
